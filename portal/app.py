@@ -18,7 +18,7 @@ from portal.settings import BadSettings, ProviderSettings, Settings, parse_key_r
 from portal.store.database import Database
 from portal.store.journal import FileJournal
 from portal.store.vault import Vault
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from portal.upstream.oauth_client import OAuthClient
 from portal.upstream.openid import OpenIdClient
 from portal.upstream.sandbox import Sandbox
@@ -41,7 +41,7 @@ def open_database(settings: Settings) -> Database:
         oauth=OAuthClient(outbound),
         openid=OpenIdClient(),
         providers={provider.name: _provider(provider) for provider in settings.sign_in_providers},
-        mcp=McpClient(
+        mcp=UpstreamClient(
             outbound, stdio_enabled=settings.enable_stdio, stdio_commands=commands, sandbox=sandbox
         ),
         hasher=(

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.errors import Conflict, NotFound
 from portal.domain.principals import OPERATOR, Role, TeamRole
-from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport
+from portal.domain.servers import AuthType, OAuthGrantType, ServerFields, Transport
 from portal.resources import folder
 from portal.services.access import access_groups, teams, users
 from portal.services.servers import crud
@@ -211,7 +211,7 @@ def _for_engineers(url: str) -> dict[str, ServerFields]:
             "transport": Transport.HTTP,
             "url": "https://review.example/mcp",
             "auth_type": AuthType.OAUTH2,
-            "oauth2_flow": OAuthFlow.AUTHORIZATION_CODE,
+            "oauth2_flow": OAuthGrantType.AUTHORIZATION_CODE,
             "mcp_access_groups": ["engineering"],
         },
         "build_logs": {
@@ -247,7 +247,7 @@ def _for_everybody(url: str) -> dict[str, ServerFields]:
             "transport": Transport.HTTP,
             "url": "https://calendar.example/mcp",
             "auth_type": AuthType.OAUTH2,
-            "oauth2_flow": OAuthFlow.AUTHORIZATION_CODE,
+            "oauth2_flow": OAuthGrantType.AUTHORIZATION_CODE,
             "mcp_access_groups": ["everyday"],
         },
         "tickets": {

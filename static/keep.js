@@ -67,6 +67,7 @@
   const newest = new WeakMap();
   on("htmx:beforeRequest", ({ detail: { elt, target, requestConfig } }) => {
     requestConfig.kept = { at: ++now, form: elt.form ?? elt.closest("form"), reads: requestConfig.verb === "get", saves: elt.matches("form[method=post]") };
+    requestConfig.kept.messages = new Set(all("#toasts .toast"));
     sending.add(elt);
     if (target) requestConfig.kept.target = target;
   });
@@ -156,7 +157,17 @@
     pair(part, twin);
     return twin;
   };
+  /* Messages that came since the request stay: one that waits for the next page is sent with the next answer, whichever
+     that is. */
+  const keepMessages = (target, answer) => {
+    const home = target.contains(document.getElementById("toasts")) && answer.querySelector("#toasts");
+    if (home) all("#toasts .toast").filter((toast) => !current.messages.has(toast)).forEach((toast) => {
+      home.append(toast.cloneNode(true));
+      pair(toast, home.lastElementChild);
+    });
+  };
   const putAround = (unknown, target, answer) => {
+    keepMessages(target, answer);
     const whole = new Set();
     const exact = new Set();
     unknown.forEach((control) => {

@@ -11,7 +11,7 @@ from enum import StrEnum
 from portal.authorization.actions import ServerFacts
 from portal.authorization.predicates import has_admin_view
 from portal.domain.principals import Principal, Reach
-from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthGrantType
 from portal.store.models import Server
 
 
@@ -88,7 +88,7 @@ class Decision:
     verdicts: dict[Rule, Verdict]
 
 
-def decide(principal: Principal, server: ServerFacts) -> Decision:
+def evaluate_rules(principal: Principal, server: ServerFacts) -> Decision:
     """Evaluate all rules: the first refusal decides, else the first grant, else no grant."""
     verdicts = {rule: ask(principal, server) for rule, ask in _RULES_OF_USE.items()}
     for wanted in (Verdict.REFUSES, Verdict.GRANTS):
@@ -101,7 +101,7 @@ def decide(principal: Principal, server: ServerFacts) -> Decision:
 def may_use(principal: Principal, server: ServerFacts | None) -> bool:
     """Return whether a server is active, granted and available at the caller's address.
 
-    Equals `decide` without the reasons, for use on every row of a list.
+    Equals `evaluate_rules` without the reasons, for use on every row of a list.
     """
     if server is None:
         return False
@@ -124,7 +124,7 @@ def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> 
         return False
     row = server.row
     is_of_people = (
-        row.auth_type == AuthType.OAUTH2 and row.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS
+        row.auth_type == AuthType.OAUTH2 and row.oauth2_flow != OAuthGrantType.CLIENT_CREDENTIALS
     )
     return (
         is_of_people

@@ -10,14 +10,16 @@ from sqlalchemy import ColumnElement, and_, exists, false, func, or_, true
 
 from portal.authorization.predicates import has_admin_view
 from portal.domain.principals import Principal, Reach
-from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthGrantType
 from portal.store.call_tables import McpUse
 from portal.store.models import AccessGroupServer, Server
 
 _ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
 _OF_PEOPLE = and_(
     Server.auth_type == AuthType.OAUTH2.value,
-    or_(Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS.value),
+    or_(
+        Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthGrantType.CLIENT_CREDENTIALS.value
+    ),
 )
 
 

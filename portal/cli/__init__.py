@@ -1,8 +1,14 @@
 """Commands for operators, one file per subject; shared code is in `base.py`."""
 
+import gc
+
 import click
 
-from portal.cli import audit, backup, catalog, db, doctor, keys, serve, users
+# Before the imports: what they create stays, and with the default threshold of 700 it is scanned
+# so often that a process takes a sixth longer to start.
+gc.set_threshold(50_000, 20, 100)
+
+from portal.cli import audit, backup, catalog, db, doctor, keys, serve, users  # noqa: E402
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -20,10 +20,10 @@ def verify_audit() -> None:
     Exits with 3 if all events are valid, but others are missing and nobody has accepted that: see
     portal audit accept.
     """
-    from portal.services.audit import trail
+    from portal.services.audit import verification
 
     with base.as_it_is():
-        found = base.in_transaction(lambda session: trail.verify(session, OPERATOR))
+        found = base.in_transaction(lambda session: verification.verify(session, OPERATOR))
     if found.earlier:
         click.echo(f"{found.earlier} events are from before the chain.")
     click.echo(f"{found.holds} events verified.")
@@ -40,8 +40,8 @@ def verify_audit() -> None:
 @click.option("--event", type=int, required=True, help="The number of the event with the finding.")
 def accept_missing(event: int) -> None:
     """Accept that events are missing where an older database was found. This is audited as well."""
-    from portal.services.audit import trail
+    from portal.services.audit import verification
 
     with base.as_it_is():
-        base.in_transaction(lambda session: trail.accept(session, OPERATOR, event))
+        base.in_transaction(lambda session: verification.accept_gap(session, OPERATOR, event))
     click.echo(f"Accepted: the finding of event {event} is known.")

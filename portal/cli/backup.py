@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 
 from portal.cli import base
 from portal.domain.principals import OPERATOR
-from portal.services.audit import trail
+from portal.services.audit import verification
 from portal.services.operations import backups, revocations
 from portal.services.secrets import rotation
 from portal.settings import Settings
@@ -141,14 +141,14 @@ def _manifest_of(file: Path) -> Path:
 def _described(database: Database, file: Path) -> dict[str, Any]:
     """Return the manifest of a backup, read from the backup itself."""
     with database.look_into(file) as session:
-        facts = asdict(backups.facts_of(session, OPERATOR))
+        facts = asdict(backups.count_content(session, OPERATOR))
     return {
         "format": _FORMAT,
         "made_at": now().isoformat(timespec="seconds"),
         "revision": _revision(file),
         **facts,
         "bytes": file.stat().st_size,
-        "sha256": copying.digest(file),
+        "sha256": copying.file_digest(file),
     }
 
 
@@ -186,7 +186,7 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         raise click.ClickException(
             "The backup was made by a newer version of the portal. Restore it with that version."
         )
-    if copying.digest(file) != expected:
+    if copying.file_digest(file) != expected:
         raise click.ClickException(
             f"{file} does not match the SHA-256 in its manifest. Use another backup."
         )
@@ -245,7 +245,7 @@ def _bring_in(
     )
     schema.upgrade(database.engine)
     with database.session(writes=True) as session:
-        facts = backups.facts_of(session, OPERATOR)
+        facts = backups.count_content(session, OPERATOR)
         missing = set(facts.keys) - set(rotation.ids(session, OPERATOR)) - {rotation.BROKEN}
         if missing and not without_secrets:
             raise click.ClickException(
@@ -253,7 +253,7 @@ def _bring_in(
                 f" {', '.join(sorted(missing))}. Add them after the newest key, or restore with"
                 " --without-secrets."
             )
-        found = trail.verify(session, OPERATOR, without_keys=without_secrets, is_copy=True)
+        found = verification.verify(session, OPERATOR, without_keys=without_secrets, is_copy=True)
         if found.fault or dict(facts.audit) != manifest.get("audit"):
             raise click.ClickException(
                 f"The audit log in the backup is not valid. {found.fault or ''}"

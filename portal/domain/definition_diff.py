@@ -83,19 +83,19 @@ def definition_of(wire: Mapping[str, Any]) -> dict[str, Any]:
     return {name: wire[name] for name in _COUNTS if wire.get(name) is not None}
 
 
-def canonical(definition: Mapping[str, Any]) -> str:
+def canonical_json(definition: Mapping[str, Any]) -> str:
     """Return the definition as canonical JSON."""
     return json.dumps(definition, sort_keys=True, separators=(",", ":"))
 
 
-def hash_of(definition: Mapping[str, Any]) -> str:
+def definition_hash(definition: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the canonical JSON in hex."""
-    return hashlib.sha256(canonical(definition).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(definition).encode()).hexdigest()
 
 
 def kept_of(definition: Mapping[str, Any], left: int = MAX_BYTES) -> dict[str, Any]:
     """Return the definition to store, or a note of its size if it has more than `left` bytes."""
-    size = len(canonical(definition))
+    size = len(canonical_json(definition))
     if size <= min(left, MAX_BYTES):
         return dict(definition)
     return {"too_large": f"{size:,} bytes of JSON, too large to store. Only the hash is compared."}
@@ -114,7 +114,9 @@ def warnings_of(definition: Mapping[str, Any] | None) -> tuple[Warning, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def compare(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> tuple[FieldDiff, ...]:
+def diff_definitions(
+    old: Mapping[str, Any] | None, new: Mapping[str, Any] | None
+) -> tuple[FieldDiff, ...]:
     """Return the diff of two definitions, by field. None means that there is no definition."""
     before = old or {}
     after = new or {}

@@ -85,7 +85,11 @@ class Route:
         For a command line, it is a digest.
         """
         if part == RESOURCE:
-            return self.key(COMMAND_LINE) if self.transport == "stdio" else canonical(self.address)
+            return (
+                self.key(COMMAND_LINE)
+                if self.transport == "stdio"
+                else canonical_origin(self.address)
+            )
         if part == COMMAND:
             return f"stdio:{self.command or ''}"
         if part == COMMAND_LINE:
@@ -93,7 +97,7 @@ class Route:
             return f"stdio:{hashlib.sha256(line).hexdigest()}"
         typed = self._typed(part)
         if typed:
-            return canonical(typed)
+            return canonical_origin(typed)
         return self.key(TOKEN) if part == EXCHANGE else f"discovery:{self.key(RESOURCE)}"
 
     def label(self, part: str) -> str:
@@ -182,7 +186,7 @@ def _ends(before: Route, after: Route, part: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=4096)
-def canonical(url: str | None) -> str:
+def canonical_origin(url: str | None) -> str:
     """Return a URL's origin in canonical form: case, default port, IDNA, trailing dot and IPv6."""
     origin = origin_of(url)
     if origin is None:

@@ -17,7 +17,7 @@ _TELLING = 8
 """Minimum length of a path segment that may be a key. Shorter ones, like `mcp`, are not."""
 
 
-class Verdict(StrEnum):
+class StepResult(StrEnum):
     """The result of a step. After `warn`, discovery continues, but some clients may fail."""
 
     OK = "ok"
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Step:
+class DiscoveryStep:
     """One step of a discovery: the request without secrets, the response, its meaning and a remedy.
 
     `status` is the HTTP status, or None without a response. `answer` is the part of the response
@@ -34,7 +34,7 @@ class Step:
     """
 
     title: str
-    verdict: Verdict
+    verdict: StepResult
     said: str
     request: str = ""
     status: int | None = None
@@ -51,14 +51,16 @@ class Walk:
     URL, so they must not be shown.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[DiscoveryStep, ...]
     found: Discovery | None = None
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
-    def fault(self) -> Step | None:
+    def fault(self) -> DiscoveryStep | None:
         """Return the step that failed, or None."""
-        return next((step for step in reversed(self.steps) if step.verdict is Verdict.FAIL), None)
+        return next(
+            (step for step in reversed(self.steps) if step.verdict is StepResult.FAIL), None
+        )
 
 
 def shown_address(address: str, secret_path: str) -> str:

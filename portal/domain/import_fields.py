@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from portal.domain.errors import InvalidInput
-from portal.domain.servers import AuthType, OAuthFlow, ServerFields, VariableEntry
+from portal.domain.servers import AuthType, OAuthGrantType, ServerFields, VariableEntry
 from portal.domain.variables import Scope
 
 _MOST = 8_192
@@ -76,7 +76,7 @@ def litellm_fields(raw: Mapping[str, Any]) -> ServerFields:
             fields[name] = raw[name]
     if raw.get("timeout") is not None:
         fields["timeout"] = _seconds(raw["timeout"])
-    for name, words in (("auth_type", AuthType), ("oauth2_flow", OAuthFlow)):
+    for name, words in (("auth_type", AuthType), ("oauth2_flow", OAuthGrantType)):
         if raw.get(name):
             if str(raw[name]) not in list(words):
                 raise InvalidInput(f"This {name} is not supported.", field=name)

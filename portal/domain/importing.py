@@ -28,7 +28,7 @@ MOST_ENTRIES = 500
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImportEntry:
     """A server in a document, by its key; `fault` is the reason if it cannot be imported.
 
     `asked` are the variables that each user must set. `blank` are the headers without a value.
@@ -45,17 +45,17 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Document:
+class ImportDocument:
     """A parsed document: its format, and its servers in the original order."""
 
     kind: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ImportEntry, ...]
 
 
 Reader = Callable[[str, Mapping[str, Any], Mapping[str, str]], ServerFields]
 
 
-def read_document(document: object, lines: Mapping[str, int]) -> Document:
+def read_import(document: object, lines: Mapping[str, int]) -> ImportDocument:
     """Return the servers of `document`; `lines` are the line numbers of its entries by key.
 
     Raises `InvalidInput` if the format is not supported.
@@ -65,12 +65,14 @@ def read_document(document: object, lines: Mapping[str, int]) -> Document:
         raise InvalidInput(
             f"The document contains more than {MOST_ENTRIES} servers. Split it.", field="text"
         )
-    return Document(
+    return ImportDocument(
         kind, tuple(_entry(key, raw, lines.get(key, 1), reader, inputs) for key, raw in entries)
     )
 
 
-def with_choices(entry: Entry, choices: Mapping[int, Share], otherwise: Share) -> ServerFields:
+def with_choices(
+    entry: ImportEntry, choices: Mapping[int, Share], otherwise: Share
+) -> ServerFields:
     """Return the definition of `entry` with each detected secret stored as chosen, by number."""
     fields = cast(ServerFields, dict(entry.fields))
     headers = dict(fields.get("static_headers") or {})
@@ -97,7 +99,7 @@ def with_choices(entry: Entry, choices: Mapping[int, Share], otherwise: Share) -
     return fields
 
 
-def name_of(key: str) -> str:
+def valid_server_name(key: str) -> str:
     """Return a valid server name for a key: other characters become `_`."""
     return re.sub(r"[^A-Za-z0-9_.]", "_", key.strip(), flags=re.ASCII)[:64]
 
@@ -161,9 +163,9 @@ def _inputs(found: Any) -> dict[str, str]:
     }
 
 
-def _entry(key: str, raw: Any, line: int, reader: Reader, inputs: Mapping[str, str]) -> Entry:
+def _entry(key: str, raw: Any, line: int, reader: Reader, inputs: Mapping[str, str]) -> ImportEntry:
     short = key.rpartition("/")[2] if reader is _from_registry else key
-    entry = Entry(key[:128], line, name_of(short))
+    entry = ImportEntry(key[:128], line, valid_server_name(short))
     try:
         if not isinstance(raw, Mapping):
             raise Unusable("The entry of a server must be an object.")

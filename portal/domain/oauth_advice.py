@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from portal.domain.discovery import Step, Verdict, Walk
+from portal.domain.discovery import DiscoveryStep, StepResult, Walk
 from portal.domain.oauth import AuthorizationServer, canonical_resource
 
 _WAYS = ("client_secret_post", "client_secret_basic", "none")
@@ -25,7 +25,9 @@ class Registered:
     """Whether an authorization server can fetch the portal's document, which needs https."""
 
 
-def judge_abilities(server: AuthorizationServer, registered: Registered) -> tuple[Step, ...]:
+def judge_abilities(
+    server: AuthorizationServer, registered: Registered
+) -> tuple[DiscoveryStep, ...]:
     """Check the features that the portal needs of an authorization server, without requests."""
     return (
         _registration(server, registered),
@@ -36,46 +38,46 @@ def judge_abilities(server: AuthorizationServer, registered: Registered) -> tupl
     )
 
 
-def judge_resource(walk: Walk, url: str) -> Step:
+def judge_resource(walk: Walk, url: str) -> DiscoveryStep:
     """Check that the resource identifier equals the server's URL (RFC 8707, RFC 9728)."""
     title = "Compare the resource identifier"
     named = walk.documents.get("resource", {}).get("resource")
     if not isinstance(named, str):
-        return Step(
+        return DiscoveryStep(
             title,
-            Verdict.OK,
+            StepResult.OK,
             "The metadata do not contain it. The server's URL is sent as `resource` (RFC 8707).",
         )
     if named == url or canonical_resource(named) == canonical_resource(url):
-        return Step(title, Verdict.OK, "It equals the server's URL.")
+        return DiscoveryStep(title, StepResult.OK, "It equals the server's URL.")
     said = "It covers the server's URL but does not equal it. Some clients compare both and stop."
-    return Step(
+    return DiscoveryStep(
         title,
-        Verdict.WARN,
+        StepResult.WARN,
         said,
         remedy="Set `resource` to the exact URL that clients call (RFC 9728, section 3.3).",
     )
 
 
-def judge_clients(walk: Walk, url: str) -> tuple[Step, ...]:
+def judge_clients(walk: Walk, url: str) -> tuple[DiscoveryStep, ...]:
     """Check for well-known MCP clients whether users can sign in directly at the server."""
     return tuple(_judged(name, needs, walk, url) for name, needs in _CLIENTS.items())
 
 
-def _registration(server: AuthorizationServer, registered: Registered) -> Step:
+def _registration(server: AuthorizationServer, registered: Registered) -> DiscoveryStep:
     title = "Register as a client"
     if registered.client_id:
-        return Step(title, Verdict.OK, "The client ID stored with this server is used.")
+        return DiscoveryStep(title, StepResult.OK, "The client ID stored with this server is used.")
     if server.takes_metadata_documents and registered.is_reachable:
-        return Step(
+        return DiscoveryStep(
             title,
-            Verdict.OK,
+            StepResult.OK,
             f"It supports metadata documents. The portal's is {registered.document_url}.",
         )
     if server.registration_endpoint:
-        return Step(
+        return DiscoveryStep(
             title,
-            Verdict.OK,
+            StepResult.OK,
             "The portal registers itself when the first user connects (RFC 7591).",
         )
     if server.takes_metadata_documents:
@@ -83,46 +85,48 @@ def _registration(server: AuthorizationServer, registered: Registered) -> Step:
             "It supports metadata documents, but cannot read the portal's, since the portal's"
             " public URL is not https."
         )
-        return Step(
+        return DiscoveryStep(
             title,
-            Verdict.FAIL,
+            StepResult.FAIL,
             said,
             remedy=f"Serve the portal over https. Alternatively: {REGISTER_BY_HAND}",
         )
     said = "It does not support registration, and no client ID is stored for this server."
-    return Step(title, Verdict.FAIL, said, remedy=REGISTER_BY_HAND)
+    return DiscoveryStep(title, StepResult.FAIL, said, remedy=REGISTER_BY_HAND)
 
 
-def _pkce(server: AuthorizationServer) -> Step:
+def _pkce(server: AuthorizationServer) -> DiscoveryStep:
     title = "Check PKCE (RFC 7636)"
     if server.pkce is None:
         said = (
             "The metadata do not mention PKCE. The portal uses it anyway, but MCP clients may"
             " refuse to continue."
         )
-        return Step(
+        return DiscoveryStep(
             title,
-            Verdict.WARN,
+            StepResult.WARN,
             said,
             remedy='Add "code_challenge_methods_supported": ["S256"] to the metadata.',
         )
-    return Step(title, Verdict.OK, "PKCE with S256 is supported.")
+    return DiscoveryStep(title, StepResult.OK, "PKCE with S256 is supported.")
 
 
-def _authentication(server: AuthorizationServer, registered: Registered) -> Step:
+def _authentication(server: AuthorizationServer, registered: Registered) -> DiscoveryStep:
     title = "Authenticate at the token endpoint"
     methods = server.token_endpoint_auth_methods
     if methods and not set(_WAYS) & set(methods):
         said = "It requires a client authentication method that the portal does not support."
         remedy = f"Allow one of {', '.join(_WAYS)} for the portal's client."
-        return Step(title, Verdict.FAIL, said, answer=", ".join(methods)[:500], remedy=remedy)
+        return DiscoveryStep(
+            title, StepResult.FAIL, said, answer=", ".join(methods)[:500], remedy=remedy
+        )
     if methods and registered.client_id and not registered.client_secret and "none" not in methods:
         said = (
             "A client ID is stored without a secret, but the server does not list public clients."
         )
-        return Step(
+        return DiscoveryStep(
             title,
-            Verdict.WARN,
+            StepResult.WARN,
             said,
             answer=", ".join(methods)[:500],
             remedy="Also store the client secret.",
@@ -132,30 +136,32 @@ def _authentication(server: AuthorizationServer, registered: Registered) -> Step
         if methods
         else "It lists no methods. The secret is sent in the form."
     )
-    return Step(title, Verdict.OK, said, answer=", ".join(methods)[:500])
+    return DiscoveryStep(title, StepResult.OK, said, answer=", ".join(methods)[:500])
 
 
-def _issuer(server: AuthorizationServer) -> Step:
+def _issuer(server: AuthorizationServer) -> DiscoveryStep:
     title = "Check the issuer of responses (RFC 9207)"
     if server.sends_iss:
-        return Step(title, Verdict.OK, "Its responses contain the issuer, which is checked.")
-    return Step(
+        return DiscoveryStep(
+            title, StepResult.OK, "Its responses contain the issuer, which is checked."
+        )
+    return DiscoveryStep(
         title,
-        Verdict.OK,
+        StepResult.OK,
         "Its responses need not contain the issuer. If they do, it is checked.",
     )
 
 
-def _revocation(server: AuthorizationServer) -> Step:
+def _revocation(server: AuthorizationServer) -> DiscoveryStep:
     title = "Check token revocation (RFC 7009)"
     if server.revocation_endpoint:
-        return Step(title, Verdict.OK, "Disconnecting revokes the token.")
+        return DiscoveryStep(title, StepResult.OK, "Disconnecting revokes the token.")
     said = (
         "It has no revocation endpoint. After disconnecting, the token is valid until it expires."
     )
-    return Step(
+    return DiscoveryStep(
         title,
-        Verdict.WARN,
+        StepResult.WARN,
         said,
         remedy="Add a revocation_endpoint, or use short-lived tokens.",
     )
@@ -192,7 +198,9 @@ def _says_scopes(walk: Walk, _url: str) -> bool:
 
 
 def _names_it_exactly(walk: Walk, url: str) -> bool:
-    return not _has_resource_metadata(walk, url) or judge_resource(walk, url).verdict is Verdict.OK
+    return (
+        not _has_resource_metadata(walk, url) or judge_resource(walk, url).verdict is StepResult.OK
+    )
 
 
 def _has_no_nulls(walk: Walk, _url: str) -> bool:
@@ -251,9 +259,11 @@ _CLIENTS: Mapping[str, tuple[_Need, ...]] = {
 }
 
 
-def _judged(name: str, needs: tuple[_Need, ...], walk: Walk, url: str) -> Step:
+def _judged(name: str, needs: tuple[_Need, ...], walk: Walk, url: str) -> DiscoveryStep:
     missing = [need for need in needs if not need[0](walk, url)]
     if not missing:
-        return Step(name, Verdict.OK, "All requirements are met.")
+        return DiscoveryStep(name, StepResult.OK, "All requirements are met.")
     said = f"Missing: {'; '.join(what for _, what, _ in missing)}."
-    return Step(name, Verdict.WARN, said, remedy=" ".join(remedy for _, _, remedy in missing))
+    return DiscoveryStep(
+        name, StepResult.WARN, said, remedy=" ".join(remedy for _, _, remedy in missing)
+    )

@@ -38,7 +38,7 @@ def fault_of_metadata(document: Mapping[str, Any], issuer: str) -> tuple[str, st
     return "", ""
 
 
-def server_of(document: Mapping[str, Any]) -> AuthorizationServer:
+def authorization_server_of(document: Mapping[str, Any]) -> AuthorizationServer:
     """Return the server of the metadata. Fields of a wrong type are ignored."""
 
     def text(name: str) -> str:

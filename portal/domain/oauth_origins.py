@@ -6,7 +6,7 @@ hosts that were known when they were stored, and never from one provider to anot
 
 from collections.abc import Mapping
 
-from portal.domain.destinations import canonical
+from portal.domain.destinations import canonical_origin
 from portal.domain.oauth import AuthorizationServer
 
 _ENDPOINTS = (
@@ -25,7 +25,7 @@ _TYPED = {
 def origins_of(server: AuthorizationServer) -> frozenset[str]:
     """Return the origins of an authorization server: those of its issuer and endpoints."""
     addresses = (server.issuer, *(getattr(server, name) for name in _ENDPOINTS))
-    return frozenset(filter(None, map(canonical, addresses)))
+    return frozenset(filter(None, map(canonical_origin, addresses)))
 
 
 def moved_endpoint(
@@ -38,11 +38,11 @@ def moved_endpoint(
     if not known.token_endpoint:
         return None
     for name in _ENDPOINTS:
-        before = canonical(getattr(known, name))
-        after = canonical(getattr(found, name))
+        before = canonical_origin(getattr(known, name))
+        after = canonical_origin(getattr(found, name))
         has_moved = after != before if before else after not in origins_of(known)
         if after and has_moved:
-            return name, before or canonical(known.token_endpoint), after
+            return name, before or canonical_origin(known.token_endpoint), after
     return None
 
 
@@ -52,7 +52,7 @@ def foreign_address(
     """Return field, label and origin of the first typed URL outside the provider's origins."""
     known = origins_of(found)
     for name, called in _TYPED.items():
-        origin = canonical(typed.get(name))
+        origin = canonical_origin(typed.get(name))
         if origin and origin not in known:
             return name, called, origin
     return None
@@ -67,13 +67,13 @@ def split_at(
     endpoint, or to `token_endpoint` for token exchange. If the registration URL `is_typed`, the
     code must also come from its origin, since no provider confirms that the URLs belong together.
     """
-    where = canonical(server.registration_endpoint)
-    used = canonical(token_endpoint or server.token_endpoint)
+    where = canonical_origin(server.registration_endpoint)
+    used = canonical_origin(token_endpoint or server.token_endpoint)
     if where and used and where != used:
         if token_endpoint:
             return "credentials", "token exchange endpoint", used
         return "token_url", "token URL", used
-    asked = canonical(server.authorization_endpoint)
+    asked = canonical_origin(server.authorization_endpoint)
     if is_typed and where and asked and asked != where:
         return "authorization_url", "authorization URL", asked
     return None
@@ -84,6 +84,6 @@ def keeps_codes(server: AuthorizationServer) -> bool:
 
     That is so if both endpoints have the same origin, or responses contain the issuer (RFC 9207).
     """
-    return server.sends_iss or canonical(server.authorization_endpoint) == canonical(
+    return server.sends_iss or canonical_origin(server.authorization_endpoint) == canonical_origin(
         server.token_endpoint
     )

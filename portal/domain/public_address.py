@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from portal.domain.addresses import in_ranges, is_this_machine
-from portal.domain.discovery import Step, Verdict
+from portal.domain.discovery import DiscoveryStep, StepResult
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -26,7 +26,7 @@ class Sighting:
 
 def judge_address(
     public_url: str, seen: Sighting, trusted_proxies: Sequence[str]
-) -> tuple[Step, ...]:
+) -> tuple[DiscoveryStep, ...]:
     """Check whether users and clients reach the portal at its public URL, step by step."""
     return (
         _same_address(public_url, seen),
@@ -35,12 +35,14 @@ def judge_address(
     )
 
 
-def _same_address(public_url: str, seen: Sighting) -> Step:
+def _same_address(public_url: str, seen: Sighting) -> DiscoveryStep:
     title = "Compare PORTAL_PUBLIC_URL with your browser"
     found = seen.origin or (f"{urlsplit(public_url).scheme}://{seen.host}" if seen.host else "")
     answer = f"configured: {public_url}\nyour request: {found or 'unknown'}"
     if not found or _origin(found) == _origin(public_url):
-        return Step(title, Verdict.OK, "It matches the address in your browser.", answer=answer)
+        return DiscoveryStep(
+            title, StepResult.OK, "It matches the address in your browser.", answer=answer
+        )
     ours = urlsplit(public_url)
     here = urlsplit(found)
     if is_this_machine(ours.hostname) and is_this_machine(here.hostname) and ours.port == here.port:
@@ -48,29 +50,29 @@ def _same_address(public_url: str, seen: Sighting) -> Step:
             "Your browser uses another name of this computer. Sign-ins return to the configured"
             " name, without your cookie."
         )
-        return Step(
-            title, Verdict.WARN, said, answer=answer, remedy=f"Open the portal at {public_url}."
+        return DiscoveryStep(
+            title, StepResult.WARN, said, answer=answer, remedy=f"Open the portal at {public_url}."
         )
     said = (
         "Your browser uses another address of the portal. Sign-ins return to the configured"
         " address, which may not work."
     )
-    return Step(
+    return DiscoveryStep(
         title,
-        Verdict.FAIL,
+        StepResult.FAIL,
         said,
         answer=answer,
         remedy=f"Set PORTAL_PUBLIC_URL={found} and restart.",
     )
 
 
-def _safe_transport(public_url: str, seen: Sighting) -> Step:
+def _safe_transport(public_url: str, seen: Sighting) -> DiscoveryStep:
     title = "Check https and cookies"
     parts = urlsplit(public_url)
     if parts.scheme == "https":
-        return Step(
+        return DiscoveryStep(
             title,
-            Verdict.OK,
+            StepResult.OK,
             "The portal uses https. Cookies are Secure and bound to this host (__Host-).",
         )
     remedy = "Put an https proxy in front, and set PORTAL_PUBLIC_URL to the https address."
@@ -79,21 +81,21 @@ def _safe_transport(public_url: str, seen: Sighting) -> Step:
             "Users connect over https, but PORTAL_PUBLIC_URL is http. Providers would redirect them"
             " to http."
         )
-        return Step(title, Verdict.FAIL, said, remedy=remedy)
+        return DiscoveryStep(title, StepResult.FAIL, said, remedy=remedy)
     if is_this_machine(parts.hostname):
         said = (
             "The portal uses http on this computer, for development. There are no __Host- cookies,"
             " and providers cannot read the portal's documents."
         )
-        return Step(title, Verdict.WARN, said, remedy=remedy)
+        return DiscoveryStep(title, StepResult.WARN, said, remedy=remedy)
     said = (
         "The portal uses http. Providers refuse http callbacks, __Host- cookies are not possible,"
         " and tokens are not encrypted in transit."
     )
-    return Step(title, Verdict.FAIL, said, remedy=remedy)
+    return DiscoveryStep(title, StepResult.FAIL, said, remedy=remedy)
 
 
-def _proxy(public_url: str, seen: Sighting, trusted: Sequence[str]) -> Step:
+def _proxy(public_url: str, seen: Sighting, trusted: Sequence[str]) -> DiscoveryStep:
     title = "Check for proxies"
     told = {
         "X-Forwarded-For": seen.forwarded_for,
@@ -102,7 +104,7 @@ def _proxy(public_url: str, seen: Sighting, trusted: Sequence[str]) -> Step:
     }
     answer = "\n".join(f"{name}: {value[:200]}" for name, value in told.items() if value)
     if not answer:
-        return Step(title, Verdict.OK, "No proxy headers found.")
+        return DiscoveryStep(title, StepResult.OK, "No proxy headers found.")
     answer = f"from {seen.peer or 'an unknown address'}\n{answer}"
     if seen.forwarded_for and not in_ranges(seen.peer, trusted):
         said = (
@@ -110,14 +112,14 @@ def _proxy(public_url: str, seen: Sighting, trusted: Sequence[str]) -> Step:
             " of the proxy."
         )
         remedy = f"If {seen.peer} is your proxy, add it under Settings, Trusted proxies."
-        return Step(title, Verdict.WARN, said, answer=answer, remedy=remedy)
+        return DiscoveryStep(title, StepResult.WARN, said, answer=answer, remedy=remedy)
     scheme = urlsplit(public_url).scheme
     public_host = urlsplit(public_url).netloc
     if seen.forwarded_host and _origin(f"{scheme}://{seen.forwarded_host}") != _origin(public_url):
         said = "The host of the request to the proxy does not match PORTAL_PUBLIC_URL."
-        return Step(
+        return DiscoveryStep(
             title,
-            Verdict.WARN,
+            StepResult.WARN,
             said,
             answer=answer,
             remedy=f"Serve {public_host} with the proxy, or change PORTAL_PUBLIC_URL.",
@@ -129,8 +131,10 @@ def _proxy(public_url: str, seen: Sighting, trusted: Sequence[str]) -> Step:
             if scheme == "https"
             else "Set PORTAL_PUBLIC_URL to https."
         )
-        return Step(title, Verdict.WARN, said, answer=answer, remedy=remedy)
-    return Step(title, Verdict.OK, "The proxy headers match PORTAL_PUBLIC_URL.", answer=answer)
+        return DiscoveryStep(title, StepResult.WARN, said, answer=answer, remedy=remedy)
+    return DiscoveryStep(
+        title, StepResult.OK, "The proxy headers match PORTAL_PUBLIC_URL.", answer=answer
+    )
 
 
 def _origin(address: str) -> tuple[str, str | None, int | None] | None:

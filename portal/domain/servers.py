@@ -62,8 +62,8 @@ _KEY_TYPES = {
 }
 
 
-class OAuthFlow(StrEnum):
-    """The OAuth flow of an `oauth2` upstream."""
+class OAuthGrantType(StrEnum):
+    """The grant type of an `oauth2` upstream (RFC 6749, section 1.3)."""
 
     CLIENT_CREDENTIALS = "client_credentials"
     AUTHORIZATION_CODE = "authorization_code"
@@ -125,7 +125,7 @@ class ServerFields(TypedDict, total=False):
     authorization_url: str | None
     token_url: str | None
     registration_url: str | None
-    oauth2_flow: OAuthFlow | None
+    oauth2_flow: OAuthGrantType | None
     token_validation: Mapping[str, object] | None
     allow_all_keys: bool | None
     available_on_public_internet: bool | None

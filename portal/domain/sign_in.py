@@ -78,6 +78,6 @@ def role_of(provider: SignInProvider, identity: Identity) -> Role | None:
     return next((role for role in _STRONGEST_FIRST if role in given), provider.default_role)
 
 
-def teams_of(provider: SignInProvider, identity: Identity) -> frozenset[str]:
+def mapped_teams(provider: SignInProvider, identity: Identity) -> frozenset[str]:
     """Return the aliases of the teams of the user's groups."""
     return frozenset(alias for group, alias in provider.teams.items() if group in identity.groups)

@@ -116,7 +116,7 @@ class Gateway:
                 raise
             await way_back.reply(errors.refusal(error))
         except Exception as error:
-            at = " < ".join(logs.places(error))
+            at = " < ".join(logs.code_places(error))
             log.error("unexpected %s in request %s at %s", type(error).__name__, seen.id, at)
             if seen.status:
                 raise  # the server closes the connection, so the client sees an incomplete response

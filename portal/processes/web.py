@@ -139,8 +139,8 @@ def do_round(database: Database, *, tidies: bool) -> int:
         if tidies:
             with database.session(writes=True) as session:
                 sessions.sweep_sessions(session, OPERATOR)
-                temporary_servers.sweep(session, OPERATOR)
-                providers.sweep(session, OPERATOR)
+                temporary_servers.delete_expired_servers(session, OPERATOR)
+                providers.clean_up_tokens(session, OPERATOR)
                 health.forget_old_history(session, OPERATOR)
                 session.commit()
             with database.session() as session:

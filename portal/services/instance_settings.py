@@ -115,13 +115,14 @@ def update_preferences(
     """Change the given settings. Raises `InvalidInput` for an invalid value.
 
     `arrival` describes the caller's request. If the change would make the caller external, raises
-    `Conflict` (`would_be_external`) unless `confirmed`. `seen` is the `state_of` the settings that
-    the caller edited; raises `Conflict` (`stale_version`) if they have changed since.
+    `Conflict` (`would_be_external`) unless `confirmed`. `seen` is the `settings_hash` of
+    the settings that the caller edited; raises `Conflict` (`stale_version`) if they have changed
+    since.
     """
     authz.require(principal, Action.PREFERENCE_MANAGE)
     _check(changes, any_name=principal.is_operator)
     before = load_preferences(session)
-    if seen is not None and seen != state_of(before):
+    if seen is not None and seen != settings_hash(before):
         raise Conflict(
             "Someone else changed the settings. Reload the page and try again.",
             code="stale_version",
@@ -139,7 +140,7 @@ def update_preferences(
     return get_preferences(session, principal)
 
 
-def state_of(preferences: Preferences) -> str:
+def settings_hash(preferences: Preferences) -> str:
     """Return a short hash of the settings, to detect changes."""
     return hashlib.sha256(json.dumps(asdict(preferences), sort_keys=True).encode()).hexdigest()[:16]
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.sign_in import SignInProvider
 from portal.store.vault import Vault
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from portal.upstream.oauth_client import OAuthClient
 from portal.upstream.openid import OpenIdClient
 from portal.upstream.sandbox import Sandbox
@@ -20,7 +20,7 @@ class Runtime:
     """The vault, the clients for upstreams, and the operator's settings that use cases need."""
 
     vault: Vault
-    mcp: McpClient
+    mcp: UpstreamClient
     oauth: OAuthClient
     openid: OpenIdClient
     providers: Mapping[str, SignInProvider]

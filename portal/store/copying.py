@@ -32,11 +32,11 @@ def copy(source: Path, target: Path) -> None:
         except sqlite3.DatabaseError as error:
             raise Broken(str(error)) from None
         writing.execute("PRAGMA journal_mode=DELETE")  # leaves no second file
-        check(writing)
+        check_integrity(writing)
     _sync(target)
 
 
-def check(connection: sqlite3.Connection) -> None:
+def check_integrity(connection: sqlite3.Connection) -> None:
     """Raise `Broken` if the database fails its integrity check."""
     try:
         [(found,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
@@ -46,7 +46,7 @@ def check(connection: sqlite3.Connection) -> None:
         raise Broken(str(found))
 
 
-def digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

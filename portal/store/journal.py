@@ -25,7 +25,7 @@ _HEAD_BYTES = 512
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """A row of `revocations` as it is written; `at` is an ISO time."""
 
     position: int
@@ -56,7 +56,7 @@ class Contents:
     """The contents of a journal up to its first `fault`, if any."""
 
     journal_id: str | None = None
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[JournalEntry, ...] = ()
     fault: str | None = None
     is_under_newest: bool = True
     end: int = 0
@@ -94,7 +94,7 @@ class FileJournal:
         except OSError as error:
             return Contents(fault=f"{self.path.name} cannot be read ({type(error).__name__})")
 
-    def begin(self, journal_id: str, entries: Sequence[Entry]) -> None:
+    def begin(self, journal_id: str, entries: Sequence[JournalEntry]) -> None:
         """Rewrite the journal in one step, under the newest key, and keep an invalid one."""
         with self._lock:
             if self.exists() and self.read().fault:
@@ -122,7 +122,7 @@ class FileJournal:
             except (OSError, ValueError):
                 return None
 
-    def catch_up(self, fetch: Callable[[int], Sequence[Entry]]) -> int:
+    def catch_up(self, fetch: Callable[[int], Sequence[JournalEntry]]) -> int:
         """Append the entries that `fetch(position)` returns, and return their number.
 
         `position` is that of the last entry. One process at a time does this, and the entries are
@@ -245,7 +245,7 @@ class FileJournal:
         mac = begin.mac
         end = begin.end
         newest = True
-        entries: list[Entry] = []
+        entries: list[JournalEntry] = []
         fault = None
         for number, line in enumerate(content.splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
@@ -264,7 +264,7 @@ class FileJournal:
                 if name == "journal":
                     journal_id = str(said)
                 else:
-                    entries.append(Entry(*said))
+                    entries.append(JournalEntry(*said))
             except (ValueError, KeyError, TypeError):
                 fault = f"line {number} of {self.path.name} is not valid"
                 break

@@ -85,7 +85,7 @@ def end_request() -> None:
     structlog.contextvars.clear_contextvars()
 
 
-def places(error: BaseException) -> list[str]:
+def code_places(error: BaseException) -> list[str]:
     """Return the locations of an exception, innermost first. Its text may contain input."""
     found = []
     traceback = error.__traceback__
@@ -103,7 +103,7 @@ def _tell_where(_logger: object, _method: str, event: Event) -> Event:
     event.pop("stack_info", None)
     if isinstance(error, BaseException):
         event["error"] = type(error).__name__
-        event["error_at"] = " < ".join(places(error))
+        event["error_at"] = " < ".join(code_places(error))
     return event
 
 

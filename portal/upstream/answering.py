@@ -17,7 +17,7 @@ from portal.domain.upstream import HealthReason, Target
 from portal.upstream.conversation import WireWitness, cleaned
 from portal.upstream.faults import Fault
 from portal.upstream.loop import elsewhere
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from portal.upstream.openapi_client import is_described
 from portal.upstream.tools import ask, is_an_answer, listed
 
@@ -81,7 +81,7 @@ def can_forward(target: Target) -> bool:
 class Answering:
     """Asks servers for answers. A server that does not respond delays only its own requests."""
 
-    def __init__(self, mcp: McpClient) -> None:
+    def __init__(self, mcp: UpstreamClient) -> None:
         self._mcp = mcp
         self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 

@@ -49,11 +49,11 @@ def checked_url(text: str) -> httpx2.URL:
         raise BadAddress("not a URL") from fault
     if not same:
         raise BadAddress("a URL that parsers read differently")
-    check_url(url)
+    check_address(url)
     return url
 
 
-def check_url(url: httpx2.URL) -> None:
+def check_address(url: httpx2.URL) -> None:
     """Raise `BadAddress` for a parsed URL as `checked_url` does."""
     if url.scheme not in ("http", "https") or not url.host:
         raise BadAddress("not an http URL")

@@ -15,7 +15,7 @@ MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
 MAX_ALIASES = 100
 
 
-def parse_document(text: bytes) -> Document:
+def parse_openapi(text: bytes) -> Document:
     """Return the OpenAPI document in UTF-8 JSON or YAML. Raises `DocumentError` with the line."""
     if len(text) > MAX_DOCUMENT_BYTES:
         raise DocumentError("The document is larger than 5 MB. Use a smaller document.")

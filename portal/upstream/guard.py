@@ -31,7 +31,7 @@ from portal.upstream.bodies import (
     headers_after_decoding,
     in_words,
 )
-from portal.upstream.checks import check_url, checked_headers
+from portal.upstream.checks import check_address, checked_headers
 
 CONNECT_TIMEOUT = 5.0
 MAX_REDIRECTS = 3
@@ -232,7 +232,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         now = asyncio.get_running_loop().time()
         deadline: float = request.extensions.setdefault("portal_deadline", now + self._timeout)
         try:
-            check_url(request.url)
+            check_address(request.url)
             response = await self._head(request, deadline)
             await _refuse_foreign_redirect(request, response)
         except httpx2.RequestError as fault:

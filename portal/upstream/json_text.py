@@ -50,7 +50,7 @@ class ValueCounter:
             self._begun = b'"\\' if rest.endswith(b"\\") else b'"'
 
 
-def check_values(text: bytes, most: int = MAX_VALUES) -> None:
+def check_value_count(text: bytes, most: int = MAX_VALUES) -> None:
     """Raise `TooManyValues` if the JSON in `text` contains more than `most` values."""
     if len(text) <= most:
         return
@@ -67,7 +67,7 @@ def read_json(text: bytes, most: int = MAX_VALUES) -> Any:
     Raises `TooManyValues` above `most` values, `TooDeep` for too deep nesting, and `ValueError`
     (the base class of both) for invalid JSON, other encodings, NaN and extremely long numbers.
     """
-    check_values(text, most)
+    check_value_count(text, most)
     try:
         return json.loads(text.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except RecursionError:

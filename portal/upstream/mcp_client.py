@@ -34,7 +34,7 @@ PROBE_TIMEOUT = 5.0
 OVERTIME = 8.0
 
 
-class McpClient:
+class UpstreamClient:
     """Client for MCP over Streamable HTTP, SSE and stdio, and for OpenAPI services over HTTP.
 
     stdio targets need `stdio_enabled` and run in `sandbox`; `stdio_commands` are allowed in
@@ -198,10 +198,10 @@ async def _side_by_side(
 ) -> list[T]:
     await _load_sdk()
     end = time.monotonic() + deadline
-    places = asyncio.Semaphore(max(1, concurrency))
+    slots = asyncio.Semaphore(max(1, concurrency))
 
     async def wait_and_ask(target: Target) -> T:
-        async with places:
+        async with slots:
             left = end - time.monotonic()
             return await one(target, left) if left > 0 else missed
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from portal.domain.discovery import Step, Walk
+from portal.domain.discovery import DiscoveryStep, Walk
 from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Client, Discovery
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
@@ -66,7 +66,7 @@ class OAuthClient:
         with outgoing("discovery", Target("http", url=issuer).label):
             return _found(run(oauth_discovery.read_issuer(self._policy, issuer), _WALK)).server
 
-    def read_own(self, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
+    def read_own(self, titles: Mapping[str, str]) -> list[tuple[DiscoveryStep, dict[str, Any]]]:
         """Fetch the portal's own documents: a step and the document for each title and URL.
 
         Private addresses are allowed, since the URLs are below the operator's public URL and users

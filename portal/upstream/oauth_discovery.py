@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import httpx2
 
 from portal.domain.discovery import (
-    Step,
-    Verdict,
+    DiscoveryStep,
+    StepResult,
     Walk,
     covers,
     is_secure,
@@ -24,7 +24,7 @@ from portal.domain.discovery import (
     without_secrets,
 )
 from portal.domain.oauth import AuthorizationServer, Discovery, canonical_resource
-from portal.domain.oauth_metadata import fault_of_metadata, server_of, words_of
+from portal.domain.oauth_metadata import authorization_server_of, fault_of_metadata, words_of
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.resources import portal_version
 from portal.upstream.checks import checked_url
@@ -74,14 +74,14 @@ async def read_issuer(policy: OutboundPolicy, issuer: str) -> Walk:
 
 async def read_documents(
     policy: OutboundPolicy, titles: Mapping[str, str]
-) -> list[tuple[Step, dict[str, Any]]]:
+) -> list[tuple[DiscoveryStep, dict[str, Any]]]:
     """GET JSON documents concurrently: a step and the document, or {}, for each title and URL."""
     path = _Path(policy, "", over_at=time.monotonic() + SHORT_TIME)
     async with guarded_client(policy, timeout=SHORT_TIME, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
         answers = await asyncio.gather(*(path.ask(address) for address in titles.values()))
     for (title, address), seen in zip(titles.items(), answers, strict=True):
-        verdict = Verdict.OK if seen.usable else Verdict.FAIL
+        verdict = StepResult.OK if seen.usable else StepResult.FAIL
         path.note(
             title,
             verdict,
@@ -121,7 +121,7 @@ class _Path:
 
     policy: OutboundPolicy
     url: str
-    steps: list[Step] = field(default_factory=list)
+    steps: list[DiscoveryStep] = field(default_factory=list)
     documents: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     http: httpx2.AsyncClient | None = None
     over_at: float = field(default_factory=lambda: time.monotonic() + MOST_TIME)
@@ -156,7 +156,7 @@ class _Path:
             text = b"" if head_only else await response.aread()
         return _Answer(response.status_code, response.headers, json_object(text))
 
-    def note(self, title: str, verdict: Verdict, said: str, **more: Any) -> None:
+    def note(self, title: str, verdict: StepResult, said: str, **more: Any) -> None:
         """Add a step; `address` is for the request line, `document` is the response to show."""
         address = more.pop("address", "")
         document = more.pop("document", None)
@@ -170,7 +170,9 @@ class _Path:
             else more.pop("answer", "")
         )
         shown = without_secrets(shown, self.url)[:_SHOWN]
-        self.steps.append(Step(title, verdict, said, request=request, answer=shown, **more))
+        self.steps.append(
+            DiscoveryStep(title, verdict, said, request=request, answer=shown, **more)
+        )
 
     def shown(self, address: str) -> str:
         """Return a URL that is safe to show."""
@@ -220,7 +222,7 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
     if seen.status is None:
         path.note(
             title,
-            Verdict.FAIL,
+            StepResult.FAIL,
             seen.fault,
             remedy="Check the server's URL, and whether it is running.",
             **common,
@@ -235,13 +237,13 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
         remedy = (
             "Return 401 with WWW-Authenticate: Bearer resource_metadata=… (RFC 9728, section 5.1)."
         )
-        path.note(title, Verdict.WARN, said, remedy=remedy, **common)
+        path.note(title, StepResult.WARN, said, remedy=remedy, **common)
         return {}
     found = {name: _parameter(header, name) for name in ("resource_metadata", "scope")}
     if found["resource_metadata"]:
         path.note(
             title,
-            Verdict.OK,
+            StepResult.OK,
             "It requires a token and links to its metadata.",
             answer=header,
             **common,
@@ -255,7 +257,7 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
             "Add resource_metadata=… to WWW-Authenticate (RFC 9728, section 5.1). Until then, the"
             " well-known URLs are used."
         )
-        path.note(title, Verdict.WARN, said, answer=header, remedy=remedy, **common)
+        path.note(title, StepResult.WARN, said, answer=header, remedy=remedy, **common)
     return {name: value for name, value in found.items() if value}
 
 
@@ -272,7 +274,7 @@ async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
             remedy = "Serve the MCP server and its metadata over https."
             path.note(
                 title,
-                Verdict.FAIL,
+                StepResult.FAIL,
                 "The URL of the metadata is not https.",
                 address=address,
                 remedy=remedy,
@@ -280,7 +282,7 @@ async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
             return None
         seen = await path.ask(address)
         if not seen.usable or seen.document is None:
-            path.note(title, Verdict.WARN, seen.why, address=address, seen=seen)
+            path.note(title, StepResult.WARN, seen.why, address=address, seen=seen)
             continue
         common = {"address": address, "seen": seen, "document": seen.document}
         resource = seen.document.get("resource")
@@ -290,21 +292,24 @@ async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
                 " them."
             )
             remedy = "Set `resource` to the exact URL that clients call (RFC 9728, section 3.3)."
-            path.note(title, Verdict.FAIL, said, remedy=remedy, **common)
+            path.note(title, StepResult.FAIL, said, remedy=remedy, **common)
             return None
         if words_of(seen.document.get("authorization_servers")):
-            path.note(title, Verdict.OK, "They contain the authorization server.", **common)
+            path.note(title, StepResult.OK, "They contain the authorization server.", **common)
         else:
             said = "They contain no authorization server. The server's own host is used."
             remedy = _NAME_THE_SERVER
-            path.note(title, Verdict.WARN, said, remedy=remedy, **common)
+            path.note(title, StepResult.WARN, said, remedy=remedy, **common)
         return seen.document
     said = (
         "Not found. The server's own host is used as the authorization server, as in clients from"
         " before mid-2025."
     )
     path.note(
-        title, Verdict.WARN, said, remedy="Serve /.well-known/oauth-protected-resource (RFC 9728)."
+        title,
+        StepResult.WARN,
+        said,
+        remedy="Serve /.well-known/oauth-protected-resource (RFC 9728).",
     )
     return {}
 
@@ -316,27 +321,27 @@ async def _authorization_server(path: _Path, issuer: str) -> AuthorizationServer
     if not is_secure(issuer):
         said = "Its URL is not https."
         remedy = "Serve the authorization server over https."
-        path.note(title, Verdict.FAIL, said, address=issuer, remedy=remedy)
+        path.note(title, StepResult.FAIL, said, address=issuer, remedy=remedy)
         return None
     for address in build_oauth_authorization_server_metadata_discovery_urls(issuer, path.url):
         seen = await path.ask(address)
         if not seen.usable or seen.document is None:
-            path.note(title, Verdict.WARN, seen.why, address=address, seen=seen)
+            path.note(title, StepResult.WARN, seen.why, address=address, seen=seen)
             continue
         path.documents.setdefault("server", seen.document)
         said, remedy = fault_of_metadata(seen.document, issuer)
-        verdict = Verdict.FAIL if said else Verdict.OK
+        verdict = StepResult.FAIL if said else StepResult.OK
         said = said or "They are complete and match the issuer."
         path.note(
             title, verdict, said, address=address, seen=seen, document=seen.document, remedy=remedy
         )
-        return None if verdict is Verdict.FAIL else server_of(seen.document)
+        return None if verdict is StepResult.FAIL else authorization_server_of(seen.document)
     said = "No metadata found, so the sign-in URLs are unknown."
     remedy = (
         "Enter the authorization URL and the token URL in the server's form, or add metadata at the"
         " provider."
     )
-    path.note(title, Verdict.FAIL, said, remedy=remedy)
+    path.note(title, StepResult.FAIL, said, remedy=remedy)
     return None
 
 

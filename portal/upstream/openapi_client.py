@@ -20,7 +20,7 @@ from portal.domain.servers import origin_of
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target, ToolDefinition
 from portal.upstream.checks import InvalidHeader, checked_url
 from portal.upstream.conversation import cleaned
-from portal.upstream.documents import MAX_DOCUMENT_BYTES, parse_document
+from portal.upstream.documents import MAX_DOCUMENT_BYTES, parse_openapi
 from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
 from portal.upstream.guard import guarded_client
 from portal.upstream.json_text import read_json
@@ -207,4 +207,4 @@ async def _get(
 @lru_cache(maxsize=4)
 def _document_of(text: bytes) -> Document:
     """Return the parsed document, cached by its full text."""
-    return parse_document(text)
+    return parse_openapi(text)

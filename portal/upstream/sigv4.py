@@ -53,13 +53,13 @@ class AwsAuth(httpx2.Auth):
             n: v for n, v in request.headers.items() if n in _SIGNED or n.startswith("x-amz-")
         }
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
-        request.headers["authorization"] = authorization(
+        request.headers["authorization"] = authorization_header(
             self._signing, request.method, path, query, signed, request.content
         )
         yield request
 
 
-def authorization(
+def authorization_header(
     signing: AwsSigning, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
 ) -> str:
     """Return the `Authorization` value for a request with the signed `headers`.

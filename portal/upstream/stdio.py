@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from portal.domain.errors import UpstreamFailure
 from portal.domain.servers import is_unsafe_variable
 from portal.domain.upstream import HealthReason, Target
-from portal.upstream.json_text import MAX_VALUES, check_values
+from portal.upstream.json_text import MAX_VALUES, check_value_count
 from portal.upstream.sandbox import Launch, NoSandbox, Sandbox
 
 DEFAULT_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
@@ -154,7 +154,7 @@ async def _read(process: Process, inbox: Any) -> None:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
             while line := await stdout.readline():
                 if len(line) > MAX_VALUES:
-                    await asyncio.to_thread(check_values, line)
+                    await asyncio.to_thread(check_value_count, line)
                 # Other output on stdout is not MCP, but common.
                 with contextlib.suppress(ValidationError):
                     await inbox.send(

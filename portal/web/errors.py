@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from portal.domain import errors
 from portal.store.faults import DatabaseFault, fault_of
 from portal.telemetry import metrics
-from portal.telemetry.logs import places
+from portal.telemetry.logs import code_places
 from portal.web import limits
 from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
 from portal.web.rendering import is_boosted, is_fragment_request, page, see_other
@@ -274,7 +274,7 @@ def _no_database(error: DBAPIError | PoolTimeout) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     # The text of the exception may contain input, so only its class and location are logged.
-    at = " < ".join(places(error))
+    at = " < ".join(code_places(error))
     log.error("unexpected %s in request %s at %s", type(error).__name__, g.get("request_id"), at)
     return answer(
         500,

@@ -5,7 +5,7 @@ import hmac
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app, g, request
 from flask_limiter import Limiter
@@ -14,8 +14,10 @@ from portal.domain.addresses import neighborhood
 from portal.domain.emails import email_forms
 from portal.services.access.known_sign_ins import Known
 from portal.settings import Settings
-from portal.web import devices
-from portal.web.shared_counts import IN_DATABASE, SCHEME, SharedCounts
+from portal.web import database_counters, devices
+
+if TYPE_CHECKING:
+    from portal.web.redis_counters import RedisCounters
 
 
 def _by_address() -> str:
@@ -66,12 +68,15 @@ LARGER_BODIES = {"openapi.preview": 6 * 1024 * 1024}
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Configure the rate limits to use Redis if it is set, else the database."""
-    redis = f"{SCHEME}:{settings.redis_url.get_secret_value()}" if settings.redis_url else None
-    app.config["RATELIMIT_STORAGE_URI"] = redis or IN_DATABASE
+    url = database_counters.URL
+    if settings.redis_url:
+        # Imported here, so that processes without Redis start faster.
+        from portal.web import redis_counters
+
+        url = f"{redis_counters.SCHEME}:{settings.redis_url.get_secret_value()}"
+    app.config["RATELIMIT_STORAGE_URI"] = url
     limiter.init_app(app)
-    app.extensions["shared_counts"] = (
-        limiter.storage if isinstance(limiter.storage, SharedCounts) else None
-    )
+    app.extensions["rate_limit_storage"] = limiter.storage if settings.redis_url else None
 
 
 def seconds_to_wait() -> int:
@@ -82,7 +87,7 @@ def seconds_to_wait() -> int:
 
 def redis_is_there() -> bool | None:
     """Return whether Redis is available, or None if it is not configured."""
-    shared = current_app.extensions["shared_counts"]
+    shared: RedisCounters | None = current_app.extensions["rate_limit_storage"]
     return shared.check() if shared else None
 
 

@@ -59,12 +59,12 @@ NOBODY_ASKS = {
         "every decision depends on it, and nothing of it is secret"
     ),
     "catalog.registry.describe_gateway": "strangers ask; only what an Admin listed is shown",
-    "catalog.registry.get_entry": "strangers ask; only what an Admin listed is shown",
+    "catalog.registry.get_listed": "strangers ask; only what an Admin listed is shown",
     "catalog.registry.get_hub": "strangers ask; only what an Admin listed is shown",
     "catalog.registry.list_entries": "strangers ask; only what an Admin listed is shown",
     "catalog.registry.namespace": "computes",
     "catalog.registry.server_json": "computes, of a row that its caller was allowed to load",
-    "instance_settings.state_of": "computes",
+    "instance_settings.settings_hash": "computes",
     "access.sessions.end_session": "whoever has the cookie may end its session",
     "access.sessions.load_session": "runs before it is known who asks",
     "access.sessions.save_session": "writes what the web layer keeps of a browser",
@@ -103,9 +103,9 @@ ONES_OWN = {
     "access.sessions.end_own_session": "one's own sessions, by one's own id",
     "access.sessions.list_own_sessions": "one's own sessions, by one's own id",
     "access.sessions.sweep_sessions": "deletes only what opens nothing any more",
-    "drafts.temporary_servers.sweep": "deletes only what opens nothing any more",
+    "drafts.temporary_servers.delete_expired_servers": "deletes only what opens nothing any more",
     "access.sso.end_at_provider": "one's own session",
-    "credentials.providers.sweep": "deletes only what opens nothing any more",
+    "credentials.providers.clean_up_tokens": "deletes only what opens nothing any more",
     "access.teams.list_own_teams": "the teams one is in",
 }
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from portal.domain import definition_diff
 from portal.domain.definition_diff import (
-    compare,
+    definition_hash,
     definition_of,
-    hash_of,
+    diff_definitions,
     kept_of,
     marked,
     warnings_of,
@@ -50,7 +50,7 @@ def test_marks_lose_no_character(text: str) -> None:
 
 @given(TEXTS, TEXTS)
 def test_each_side_of_a_redline_is_its_text(old: str, new: str) -> None:
-    part = compare({"description": old}, {"description": new})[0]
+    part = diff_definitions({"description": old}, {"description": new})[0]
     assert "".join(run.text for run in part.old) == old
     assert "".join(run.text for run in part.new) == new
     assert part.changed == (old != new)
@@ -65,15 +65,15 @@ def test_each_side_of_a_redline_is_its_text(old: str, new: str) -> None:
 def test_words_and_lines_are_compared() -> None:
     old = {"description": "Adds two numbers.", "inputSchema": {"a": 1, "b": 2}}
     new = {"description": "Adds three numbers.", "inputSchema": {"a": 1, "b": 3}}
-    words, lines = compare(old, new)
+    words, lines = diff_definitions(old, new)
     assert [run.text for run in words.new if run.change == "added"] == ["three "]
     assert [run.text for run in lines.new if run.change == "added"] == ['  "b": 3\n']
     assert lines.is_code
 
 
 def test_a_tool_that_is_new_or_gone_has_one_side() -> None:
-    assert compare(None, {"name": "x"})[0].old == ()
-    assert compare({"name": "x"}, None)[0].new == ()
+    assert diff_definitions(None, {"name": "x"})[0].old == ()
+    assert diff_definitions({"name": "x"}, None)[0].new == ()
 
 
 @given(
@@ -90,8 +90,10 @@ def test_the_hash_is_of_what_counts(schema: dict[str, object]) -> None:
         "name": "x",
         "title": None,
     }
-    assert hash_of(definition_of(wire)) == hash_of(definition_of(turned))
-    assert hash_of(definition_of(wire)) != hash_of(definition_of({**wire, "description": "z"}))
+    assert definition_hash(definition_of(wire)) == definition_hash(definition_of(turned))
+    assert definition_hash(definition_of(wire)) != definition_hash(
+        definition_of({**wire, "description": "z"})
+    )
 
 
 def test_hidden_characters_in_a_schema_are_found() -> None:
@@ -136,5 +138,5 @@ def test_hostile_texts_take_no_time(piece: str) -> None:
     text = (piece * definition_diff.MAX_BYTES)[: definition_diff.MAX_BYTES]
     began = time.process_time()
     warnings_of({"description": text})
-    compare({"description": text}, {"description": text[::-1]})
+    diff_definitions({"description": text}, {"description": text[::-1]})
     assert time.process_time() - began < 30

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from portal.domain.destinations import PARTS_OF, Held, Route, canonical, moved
+from portal.domain.destinations import PARTS_OF, Held, Route, canonical_origin, moved
 from portal.domain.servers import CREDENTIAL_NAMES
 
 HOME = Route(
@@ -31,7 +31,7 @@ ALL = [Held(name, 1 if name.startswith("people") else 0) for name in PARTS_OF]
     ],
 )
 def test_spellings_of_one_origin_are_no_move(spelling: str) -> None:
-    assert canonical(spelling) == "https://a.example"
+    assert canonical_origin(spelling) == "https://a.example"
     assert moved(HOME, replace(HOME, address=spelling), ALL) == ()
 
 
@@ -45,7 +45,7 @@ def test_spellings_of_one_origin_are_no_move(spelling: str) -> None:
     ],
 )
 def test_names_and_addresses_have_one_spelling(one: str, other: str) -> None:
-    assert canonical(one) == canonical(other) != ""
+    assert canonical_origin(one) == canonical_origin(other) != ""
 
 
 @pytest.mark.parametrize(

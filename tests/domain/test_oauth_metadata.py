@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.domain.oauth_metadata import fault_of_metadata, server_of
+from portal.domain.oauth_metadata import authorization_server_of, fault_of_metadata
 from tests.domain.test_oauth import JSON
 
 METADATA = {
@@ -44,4 +44,4 @@ def test_the_fault_of_metadata_is_named_with_its_remedy(
 )
 def test_any_metadata_can_be_read(document: dict[str, object]) -> None:
     fault_of_metadata(document, "https://as.example")
-    server_of(document)
+    authorization_server_of(document)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from portal.domain.oauth_metadata import server_of
+from portal.domain.oauth_metadata import authorization_server_of
 from portal.domain.oauth_origins import foreign_address, moved_endpoint, split_at
 from tests.services.oauth_client.test_registration import ENDPOINTS
 
@@ -21,16 +21,20 @@ COMPARED = [
 
 @pytest.mark.parametrize(("later", "moved"), COMPARED)
 def test_endpoints_are_compared_by_their_origins(later: dict[str, Any], moved: str | None) -> None:
-    found = moved_endpoint(server_of(META), server_of({**META, **later}))
+    found = moved_endpoint(
+        authorization_server_of(META), authorization_server_of({**META, **later})
+    )
     assert (found[0] if found else None) == moved
 
 
 def test_an_endpoint_that_is_new_is_at_a_known_origin() -> None:
-    less = server_of({**META, "revocation_endpoint": None})
-    assert moved_endpoint(less, server_of(META)) is None
+    less = authorization_server_of({**META, "revocation_endpoint": None})
+    assert moved_endpoint(less, authorization_server_of(META)) is None
     assert (
-        moved_endpoint(less, server_of({**META, "revocation_endpoint": "https://j.example"}))
+        moved_endpoint(
+            less, authorization_server_of({**META, "revocation_endpoint": "https://j.example"})
+        )
         is not None
     )
     assert foreign_address({"token_url": "https://j.example"}, less) is not None
-    assert split_at(server_of({**META, "token_endpoint": "https://j.example"}))
+    assert split_at(authorization_server_of({**META, "token_endpoint": "https://j.example"}))

@@ -281,6 +281,28 @@ def test_a_choice_outlives_a_search_that_is_answered_before_the_save(team_page: 
     expect(person(team_page, "Max")).to_be_checked()
 
 
+def test_a_message_that_comes_with_another_answer_outlives_the_page_of_the_save(
+    team_page: Page,
+) -> None:
+    """The save's message waits for the next answer, which may be the search's."""
+    held = Held(team_page)
+    team_page.get_by_role("button", name="Save changes").click()
+    held.wait()
+    team_page.get_by_role("searchbox", name="Search in Add member").fill("max@")
+    held.wait(2)
+    saved = held.routes[0].fetch(max_redirects=0)
+    held.let_go(1)
+    expect(team_page.locator("#toasts")).to_contain_text("Late team saved")
+    there = {"HX-Request": "true", "HX-Boosted": "true"}
+    page = team_page.context.request.get(
+        team_page.url.partition("/admin")[0] + saved.headers["location"], headers=there
+    )
+    assert "Late team saved" not in page.text()
+    held.routes.pop(0).fulfill(response=page)
+    held.settled()
+    expect(team_page.locator("#toasts")).to_contain_text("Late team saved")
+
+
 def test_a_form_is_sent_once_however_often_it_is_pressed(team_page: Page) -> None:
     held = Held(team_page)
     team_page.get_by_role("button", name="Save changes").dblclick()

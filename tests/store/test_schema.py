@@ -14,7 +14,7 @@ from sqlalchemy import Column, MetaData, Table, inspect, select, text
 
 from portal.app import open_database
 from portal.domain.principals import OPERATOR
-from portal.services.audit import trail
+from portal.services.audit import verification
 from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import Base
@@ -246,15 +246,15 @@ def test_after_a_step_back_the_audit_trail_is_whole_and_goes_on(empty: Database)
     with portal.session(writes=True) as session:
         make_server(session, "before")
         session.commit()
-        assert trail.verify(session, OPERATOR).holds == 1
+        assert verification.verify(session, OPERATOR).holds == 1
         session.commit()
     schema.downgrade(empty.engine, "0001")
     schema.upgrade(empty.engine)
     with portal.session(writes=True) as session:
-        assert trail.last_verification(session, OPERATOR) is None
+        assert verification.last_verification(session, OPERATOR) is None
         make_server(session, "after")
         session.commit()
-        found = trail.verify(session, OPERATOR)
+        found = verification.verify(session, OPERATOR)
         session.commit()
     portal.engine.dispose()
     # One event seals the earlier ones; the other is new.

@@ -10,6 +10,7 @@ from werkzeug.test import TestResponse
 
 from tests.conftest import Client
 from tests.support.html import filled, parse
+from tests.support.peers import TRUST
 
 PUBLIC = "http://127.0.0.1:8000"
 
@@ -31,7 +32,7 @@ def depart(client: Client, server_id: str, **fields: Any) -> str:
 
 def at_provider(address: str) -> str:
     """Let the provider answer at once; the path at the portal that it sends the browser back to."""
-    answer = httpx2.get(address, timeout=10)
+    answer = httpx2.get(address, timeout=10, verify=TRUST)
     back = answer.headers["location"]
     assert answer.status_code in (302, 303, 307), (answer.status_code, answer.text[:300])
     assert back.startswith(f"{PUBLIC}/oauth/callback?"), back

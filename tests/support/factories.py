@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from portal.domain.principals import OPERATOR, Role
-from portal.domain.servers import AuthType, OAuthFlow, Transport
+from portal.domain.servers import AuthType, OAuthGrantType, Transport
 from portal.domain.upstream import ToolDefinition
 from portal.services.access import access_groups, keys, teams, users
 from portal.services.access.keys import KeyDraft
@@ -34,7 +34,7 @@ def make_server(session: Session, name: str, **fields: Any) -> str:
     for field, words in (
         ("transport", Transport),
         ("auth_type", AuthType),
-        ("oauth2_flow", OAuthFlow),
+        ("oauth2_flow", OAuthGrantType),
     ):
         if field in given:
             given[field] = words(given[field])
@@ -46,7 +46,7 @@ def see_tools(session: Session, server_id: str, *names: str) -> None:
     subject = tool_snapshots.subject_of(session.get_one(Server, server_id))
     tools = [ToolDefinition({"name": name, "inputSchema": {"type": "object"}}) for name in names]
     entries = tool_snapshots.entries_of(tools)
-    tool_snapshots.compare(session, OPERATOR, subject, entries, by_admin=True)
+    tool_snapshots.compare_tools(session, OPERATOR, subject, entries, by_admin=True)
 
 
 def make_user(

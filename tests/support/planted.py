@@ -98,7 +98,7 @@ def plant(session: Session, echo: str, provider: RecordingServer) -> None:
         {"static_headers": {"X-New": "SECRET-proposed"}},
         "mel",
     )
-    imports.keep_draft(session, ada, IMPORT)
+    imports.keep_document(session, ada, IMPORT)
     flows.begin_flow(
         session,
         "connect",
@@ -148,11 +148,13 @@ def lasting(session: Session) -> dict[str, Any]:
         "global": definition.globals,
         "value": user_values.opened_values(session, echo, "mel"),
         "key": user_values.opened_key(session, own, "mel"),
-        "tokens": token_store.opened(session, token_store.place_of(signs, "mel"), tokens.sealed),
+        "tokens": token_store.opened_tokens(
+            session, token_store.place_of(signs, "mel"), tokens.sealed
+        ),
         "registration": registration.registration_of(session, signs),
         "machine": service_tokens.machine_token(session, machine),
         "proposal": change_requests.proposed_fields(session, own, proposal),
-        "draft": imports.get_draft(session, person(session, "ada")),
+        "draft": imports.plan_import(session, person(session, "ada")),
     }
 
 

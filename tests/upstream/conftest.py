@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from portal.domain.upstream import OutboundPolicy, Target
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from portal.upstream.sandbox import Sandbox
 from tests.support.peers import ROOT, bare_environment, free_port, need_sandbox, start_process
 
@@ -52,16 +52,16 @@ def echo_stdio(monkeypatch: pytest.MonkeyPatch) -> Target:
 
 
 @pytest.fixture(scope="session")
-def client() -> McpClient:
+def client() -> UpstreamClient:
     """A client that may reach this machine."""
-    return McpClient(OutboundPolicy(allow_private=("127.0.0.0/8", "::1/128")))
+    return UpstreamClient(OutboundPolicy(allow_private=("127.0.0.0/8", "::1/128")))
 
 
 @pytest.fixture(scope="session")
-def stdio_client() -> McpClient:
+def stdio_client() -> UpstreamClient:
     """A client that may start commands, which may read the repository."""
     sandbox = Sandbox(
         readable=[str(ROOT / "examples"), str(ROOT / "tests" / "npm" / "node_modules")]
     )
     need_sandbox(sandbox)
-    return McpClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox)
+    return UpstreamClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox)

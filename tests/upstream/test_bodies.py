@@ -28,7 +28,7 @@ from portal.upstream.bodies import (
     in_words,
 )
 from portal.upstream.guard import guarded_client
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from tests.support.upstream import fetchers
 from tests.support.upstream.fetchers import FETCHERS, HERE, TIMEOUT, Fetcher
 from tests.support.upstream.raw import (
@@ -413,7 +413,7 @@ def test_small_chunks_with_something_in_them_arrive(kind: bytes, chunks: list[by
         assert _get(server.url()).content == b"".join(chunks)
 
 
-def test_large_texts_with_many_commas_arrive(client: McpClient) -> None:
+def test_large_texts_with_many_commas_arrive(client: UpstreamClient) -> None:
     """A limit on values is none on what a text says."""
     text = 'a,b,[c],{"d"}\\\n' * 100_000
     body = speaking(
@@ -448,7 +448,7 @@ BOMBS: dict[str, tuple[Fetcher, Handler]] = {
 @pytest.fixture
 def healthy() -> Iterator[Callable[[], float]]:
     """A call to a server that is well, and what it took (seconds)."""
-    client = McpClient(HERE)
+    client = UpstreamClient(HERE)
     with raw_server(speaking(lambda method, params: tool_page("one"))) as server:
 
         def call() -> float:
@@ -505,7 +505,7 @@ def test_a_refusal_is_told_apart_from_a_time_that_is_over() -> None:
     with raw_server(encoded(gzip.compress(PACKED), "gzip, gzip")) as server:
         target = Target("http", spec_url=server.url(), timeout=TIMEOUT)
         with pytest.raises(UpstreamFailure) as caught:
-            McpClient(HERE).list_tools(target)
+            UpstreamClient(HERE).list_tools(target)
     assert caught.value.reason == HealthReason.NOT_MCP
     assert caught.value.message.endswith("The server must use only gzip, or no Content-Encoding.")
 

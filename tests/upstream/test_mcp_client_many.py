@@ -6,7 +6,7 @@ import time
 
 from portal.domain.errors import UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import Target
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from tests.support.upstream.raw import (
     PROMPT,
     RawServer,
@@ -20,7 +20,7 @@ from tests.support.upstream.raw import (
 ANSWERING = speaking(lambda method, params: tool_page("one"))
 
 
-def test_a_hanging_server_does_not_delay_the_others(client: McpClient) -> None:
+def test_a_hanging_server_does_not_delay_the_others(client: UpstreamClient) -> None:
     """The first one answers only when twenty others have been answered."""
     others_done = threading.Semaphore(0)
 
@@ -40,7 +40,7 @@ def test_a_hanging_server_does_not_delay_the_others(client: McpClient) -> None:
     assert [result.reason for result in results] == [*["ok"] * 21, "timeout"]
 
 
-def test_no_more_than_the_given_number_run_at_once(client: McpClient) -> None:
+def test_no_more_than_the_given_number_run_at_once(client: UpstreamClient) -> None:
     running = 0
     most = 0
     lock = threading.Lock()
@@ -61,7 +61,7 @@ def test_no_more_than_the_given_number_run_at_once(client: McpClient) -> None:
     assert most == 3
 
 
-def test_the_deadline_holds_and_who_had_no_turn_is_unknown(client: McpClient) -> None:
+def test_the_deadline_holds_and_who_had_no_turn_is_unknown(client: UpstreamClient) -> None:
     with raw_server(hang) as server:
         began = time.monotonic()
         targets = [Target("http", server.url(), timeout=60)] * 3
@@ -75,12 +75,12 @@ def test_the_deadline_holds_and_who_had_no_turn_is_unknown(client: McpClient) ->
     assert took < PROMPT
 
 
-def test_nothing_to_do_is_done_at_once(client: McpClient) -> None:
+def test_nothing_to_do_is_done_at_once(client: UpstreamClient) -> None:
     assert client.probe_many([], deadline=1) == []
     assert client.list_tools_many([], deadline=1) == []
 
 
-def test_tool_lists_and_failures_stand_in_the_order_of_the_targets(client: McpClient) -> None:
+def test_tool_lists_and_failures_stand_in_the_order_of_the_targets(client: UpstreamClient) -> None:
     with raw_server(hang) as hanging, raw_server(ANSWERING) as server:
         targets = [
             Target("http", hanging.url(), timeout=0.3),
@@ -95,7 +95,7 @@ def test_tool_lists_and_failures_stand_in_the_order_of_the_targets(client: McpCl
     assert refused.reason == "refused"
 
 
-def test_threads_share_one_client(client: McpClient) -> None:
+def test_threads_share_one_client(client: UpstreamClient) -> None:
     reasons: list[str] = []
     with raw_server(ANSWERING) as server:
         target = Target("http", server.url())

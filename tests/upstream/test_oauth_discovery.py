@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from portal.domain.discovery import Step, Verdict, Walk
+from portal.domain.discovery import DiscoveryStep, StepResult, Walk
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import OutboundPolicy
 from portal.upstream import oauth_discovery
@@ -23,7 +23,7 @@ def oauth() -> OAuthClient:
     return OAuthClient(LOOPBACK)
 
 
-def _fault(walk: Walk) -> Step:
+def _fault(walk: Walk) -> DiscoveryStep:
     assert walk.found is None
     assert walk.fault is not None
     assert walk.fault.remedy
@@ -34,7 +34,7 @@ def test_a_server_on_the_official_sdk_is_understood(
     oauth: OAuthClient, protected_mcp_server: ProtectedServer
 ) -> None:
     walk = oauth.walk(protected_mcp_server.url)
-    assert [step.verdict for step in walk.steps] == [Verdict.OK] * 3, walk.steps
+    assert [step.verdict for step in walk.steps] == [StepResult.OK] * 3, walk.steps
     assert walk.found is not None
     assert walk.found.resource == protected_mcp_server.url
     assert walk.found.scopes == ("mcp",)
@@ -84,7 +84,7 @@ def test_without_a_pointer_the_well_known_places_are_tried(
     recording_as.challenge = challenge
     walk = oauth.walk(recording_as.url)
     assert walk.found is not None
-    assert walk.steps[0].verdict is Verdict.WARN
+    assert walk.steps[0].verdict is StepResult.WARN
     assert "resource_metadata" in walk.steps[0].remedy
     assert ("bearer token" in walk.steps[0].said) is (challenge != "Bearer")
 
@@ -96,7 +96,7 @@ def test_a_server_of_before_resource_metadata_is_its_own_authorization_server(
     walk = oauth.walk(recording_as.url)
     assert walk.found is not None
     assert walk.found.resource == recording_as.url
-    assert [step.verdict for step in walk.steps] == [Verdict.WARN] * 4 + [Verdict.OK]
+    assert [step.verdict for step in walk.steps] == [StepResult.WARN] * 4 + [StepResult.OK]
 
 
 def test_a_server_that_shakes_hands_with_anybody_is_asked_for_its_tools(
@@ -124,7 +124,7 @@ def test_an_authorization_server_that_only_speaks_openid_is_found(
     recording_as.metadata, recording_as.openid_metadata = None, recording_as.metadata
     walk = oauth.walk(recording_as.url)
     assert walk.found is not None
-    assert [step.verdict for step in walk.steps[-2:]] == [Verdict.WARN, Verdict.OK]
+    assert [step.verdict for step in walk.steps[-2:]] == [StepResult.WARN, StepResult.OK]
 
 
 def test_an_issuer_with_a_path_is_asked_at_its_three_places(
@@ -222,7 +222,7 @@ def test_rubbish_in_place_of_metadata_is_named_and_stepped_over(
     recording_as.answer(kind, answer)
     walk = oauth.walk(recording_as.url)
     met = next(step for step in walk.steps if said in step.said)
-    assert met.verdict is Verdict.WARN
+    assert met.verdict is StepResult.WARN
     assert (walk.found is None) is (kind == "metadata")
 
 
@@ -234,7 +234,7 @@ def test_an_answer_that_never_ends_is_given_up(
     recording_as.answer("metadata", Answer(delay_seconds=60))
     walk = asyncio.run(oauth_discovery.walk(LOOPBACK, recording_as.url))
     assert walk.found is None
-    assert [step.verdict for step in walk.steps[:2]] == [Verdict.OK, Verdict.OK]
+    assert [step.verdict for step in walk.steps[:2]] == [StepResult.OK, StepResult.OK]
     assert "did not respond within 0.3 s" in walk.steps[2].said
 
 

@@ -10,8 +10,8 @@ import pytest
 from portal.domain.errors import UpstreamFailure
 from portal.domain.openapi.limits import DocumentError
 from portal.domain.upstream import OutboundPolicy, Target
-from portal.upstream.documents import parse_document
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.documents import parse_openapi
+from portal.upstream.mcp_client import UpstreamClient
 from tests.support.described import document, pet_store
 from tests.support.upstream.raw import always, hang, raw_server
 from tests.upstream.test_probing_documents import LAUGHS
@@ -19,7 +19,7 @@ from tests.upstream.test_probing_documents import LAUGHS
 KEY = {"Authorization": "Bearer SECRET-key-of-the-pet-store"}
 
 
-def refusal(client: McpClient, url: str, **more: Any) -> tuple[str, str]:
+def refusal(client: UpstreamClient, url: str, **more: Any) -> tuple[str, str]:
     with pytest.raises(UpstreamFailure) as caught:
         client.list_tools(Target("http", spec_url=url, **more))
     return caught.value.reason, caught.value.message
@@ -35,37 +35,39 @@ def refusal(client: McpClient, url: str, **more: Any) -> tuple[str, str]:
         "http://user:SECRET@127.0.0.1/",
     ],
 )
-def test_documents_are_not_fetched_from_forbidden_addresses(client: McpClient, url: str) -> None:
+def test_documents_are_not_fetched_from_forbidden_addresses(
+    client: UpstreamClient, url: str
+) -> None:
     assert refusal(client, url)[0] == "blocked"
 
 
 def test_private_addresses_only_where_the_operator_allows_them() -> None:
     with pet_store() as store:
-        assert refusal(McpClient(OutboundPolicy()), store.spec_url)[0] == "blocked"
+        assert refusal(UpstreamClient(OutboundPolicy()), store.spec_url)[0] == "blocked"
         assert store.seen == []
 
 
-def test_redirects_to_another_origin_are_not_followed(client: McpClient) -> None:
+def test_redirects_to_another_origin_are_not_followed(client: UpstreamClient) -> None:
     for place in ("http://169.254.169.254/", "http://10.0.0.1/openapi.json"):
         with raw_server(always(302, Location=place)) as server:
             assert refusal(client, server.url())[0] == "http_status"
 
 
-def test_a_document_beyond_5_mb_is_refused(client: McpClient) -> None:
+def test_a_document_beyond_5_mb_is_refused(client: UpstreamClient) -> None:
     large = json.dumps(document(x="x" * 6_000_000)).encode()
     with pet_store(large) as store:
         said = "127.0.0.1 sent too much: the limit is 5 MiB. The server must send less."
         assert refusal(client, store.spec_url) == ("not_mcp", said)
     with pytest.raises(DocumentError, match="larger than 5 MB"):
-        parse_document(large)
+        parse_openapi(large)
 
 
-def test_a_document_that_does_not_come_is_given_up(client: McpClient) -> None:
+def test_a_document_that_does_not_come_is_given_up(client: UpstreamClient) -> None:
     with raw_server(hang) as server:
         assert refusal(client, server.url(), timeout=0.3)[0] == "timeout"
 
 
-def test_what_is_wrong_with_a_document_is_told(client: McpClient) -> None:
+def test_what_is_wrong_with_a_document_is_told(client: UpstreamClient) -> None:
     with pet_store({"swagger": "2.0", "paths": {}}) as store:
         assert "Swagger 2" in refusal(client, store.spec_url)[1]
 
@@ -92,7 +94,7 @@ def test_what_is_wrong_with_a_document_is_told(client: McpClient) -> None:
 def test_text_that_is_too_much_or_wrong_is_refused(text: bytes, words: str) -> None:
     began = time.thread_time()
     with pytest.raises(DocumentError) as caught:
-        parse_document(text)
+        parse_openapi(text)
     assert words in caught.value.message
     assert time.thread_time() - began < 5
 
@@ -108,14 +110,14 @@ def test_yaml_is_read_like_json() -> None:
           parameters: [*shared]
           responses: {200: {description: ok}}
     """
-    found = parse_document(text.encode())
+    found = parse_openapi(text.encode())
     assert found.tools[0].input_schema["properties"] == {
         "day": {"type": "string", "default": "2020-01-01"}
     }
     assert found.version == "1.0"
 
 
-def test_nothing_that_signs_in_goes_to_another_origin(client: McpClient) -> None:
+def test_nothing_that_signs_in_goes_to_another_origin(client: UpstreamClient) -> None:
     with pet_store() as bound, pet_store() as other:
         elsewhere = document(servers=[{"url": f"{other.origin}/api/v1"}])
         bound.serve(elsewhere)
@@ -135,7 +137,7 @@ def test_nothing_that_signs_in_goes_to_another_origin(client: McpClient) -> None
         )
 
 
-def test_a_service_that_redirects_elsewhere_gets_no_second_request(client: McpClient) -> None:
+def test_a_service_that_redirects_elsewhere_gets_no_second_request(client: UpstreamClient) -> None:
     with (
         pet_store() as other,
         raw_server(always(307, Location=f"{other.origin}/api/v1/pets")) as server,
@@ -147,7 +149,7 @@ def test_a_service_that_redirects_elsewhere_gets_no_second_request(client: McpCl
         assert (caught.value.reason, other.seen) == ("http_status", [])
 
 
-def test_answers_have_a_size_and_a_time(client: McpClient) -> None:
+def test_answers_have_a_size_and_a_time(client: UpstreamClient) -> None:
     with pet_store() as docs:
         with raw_server(always(200, b"x" * 3_000_000)) as server:
             target = Target("http", url=server.url(""), spec_url=docs.spec_url)
@@ -171,7 +173,7 @@ def test_answers_have_a_size_and_a_time(client: McpClient) -> None:
     ],
 )
 def test_only_a_json_object_is_structured_content(
-    client: McpClient, body: bytes, structured: Any
+    client: UpstreamClient, body: bytes, structured: Any
 ) -> None:
     with pet_store() as docs, raw_server(always(200, body, "application/json")) as server:
         target = Target("http", url=server.url(""), spec_url=docs.spec_url)
@@ -180,7 +182,7 @@ def test_only_a_json_object_is_structured_content(
         assert wire["content"] == [{"type": "text", "text": body.decode()}]
 
 
-def test_a_failure_is_told_shortly_and_without_the_key(client: McpClient) -> None:
+def test_a_failure_is_told_shortly_and_without_the_key(client: UpstreamClient) -> None:
     body = (
         f"{KEY['Authorization']} is not {KEY['Authorization'].split()[1]}; ".encode()
         + b"x" * 10_000

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from portal.domain.upstream import HealthStatus, OutboundPolicy, ProbeResult, Target
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from tests.support.peers import free_port
 from tests.support.upstream.certificates import self_signed, serving
 from tests.support.upstream.raw import (
@@ -54,7 +54,7 @@ def test_servers_of_both_generations_are_healthy(
     transport: Any,
     version: str,
     name: str,
-    client: McpClient,
+    client: UpstreamClient,
     request: pytest.FixtureRequest,
 ) -> None:
     result = client.probe(Target(transport, request.getfixturevalue(fixture)), with_tools=True)
@@ -66,14 +66,16 @@ def test_servers_of_both_generations_are_healthy(
     assert not result.challenge
 
 
-def test_tools_are_not_asked_for_unless_wanted(client: McpClient) -> None:
+def test_tools_are_not_asked_for_unless_wanted(client: UpstreamClient) -> None:
     with raw_server(speaking(lambda method, params: tool_page("one"))) as server:
         result = client.probe(http(server.url()))
         assert (result.status, result.tools) == (HealthStatus.HEALTHY, None)
         assert server.methods() == ["server/discover"]
 
 
-def test_a_server_that_does_not_list_its_tools_is_healthy_all_the_same(client: McpClient) -> None:
+def test_a_server_that_does_not_list_its_tools_is_healthy_all_the_same(
+    client: UpstreamClient,
+) -> None:
     with raw_server(
         speaking(lambda method, params: {"error": {"code": -32603, "message": "SECRET"}})
     ) as server:
@@ -83,7 +85,7 @@ def test_a_server_that_does_not_list_its_tools_is_healthy_all_the_same(client: M
 
 @pytest.mark.parametrize("fixture", ["locked_echo", "locked_sse"])
 def test_a_401_asks_for_sign_in(
-    fixture: str, client: McpClient, request: pytest.FixtureRequest
+    fixture: str, client: UpstreamClient, request: pytest.FixtureRequest
 ) -> None:
     target = Target("sse" if fixture == "locked_sse" else "http", request.getfixturevalue(fixture))
     result = client.probe(target)
@@ -97,7 +99,7 @@ def test_a_401_asks_for_sign_in(
 
 @pytest.mark.parametrize("fixture", ["locked_echo", "locked_sse"])
 def test_the_headers_of_the_target_open_it(
-    fixture: str, client: McpClient, request: pytest.FixtureRequest
+    fixture: str, client: UpstreamClient, request: pytest.FixtureRequest
 ) -> None:
     transport: Any = "sse" if fixture == "locked_sse" else "http"
     target = Target(
@@ -206,7 +208,7 @@ def test_the_headers_of_the_target_open_it(
     ],
 )
 def test_an_answer_that_is_no_mcp_is_named(
-    answer: Any, expected: tuple[str, str, str], client: McpClient
+    answer: Any, expected: tuple[str, str, str], client: UpstreamClient
 ) -> None:
     with raw_server(answer) as server:
         result = client.probe(http(server.url("/SECRET?key=SECRET")))
@@ -214,7 +216,7 @@ def test_an_answer_that_is_no_mcp_is_named(
     assert told(result) == (status, reason, message.format(port=server.port))
 
 
-def test_an_sse_address_that_streams_nothing_is_named(client: McpClient) -> None:
+def test_an_sse_address_that_streams_nothing_is_named(client: UpstreamClient) -> None:
     with raw_server(always(200, b"<h1>hello</h1>")) as server:
         result = client.probe(Target("sse", server.url()))
     assert told(result) == (
@@ -224,7 +226,7 @@ def test_an_sse_address_that_streams_nothing_is_named(client: McpClient) -> None
     )
 
 
-def test_a_refused_post_ends_an_sse_conversation_at_once(client: McpClient) -> None:
+def test_a_refused_post_ends_an_sse_conversation_at_once(client: UpstreamClient) -> None:
     """The SDK swallows that refusal and would wait for the whole time limit."""
 
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
@@ -244,7 +246,7 @@ def test_a_refused_post_ends_an_sse_conversation_at_once(client: McpClient) -> N
     assert time.monotonic() - began < PROMPT
 
 
-def test_a_closed_port_is_refused(client: McpClient) -> None:
+def test_a_closed_port_is_refused(client: UpstreamClient) -> None:
     port = free_port()
     result = client.probe(http(f"http://127.0.0.1:{port}/mcp"))
     assert told(result) == (
@@ -254,7 +256,7 @@ def test_a_closed_port_is_refused(client: McpClient) -> None:
     )
 
 
-def test_an_unknown_name_is_told(client: McpClient) -> None:
+def test_an_unknown_name_is_told(client: UpstreamClient) -> None:
     result = client.probe(http("http://mcp.invalid/mcp"))
     assert told(result) == ("unhealthy", "dns", "The host mcp.invalid was not found.")
 
@@ -262,7 +264,7 @@ def test_an_unknown_name_is_told(client: McpClient) -> None:
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "http://user:SECRET@127.0.0.1/", "http://[bad", "http://a b/", ""]
 )
-def test_an_address_that_is_none_is_an_answer_too(url: str, client: McpClient) -> None:
+def test_an_address_that_is_none_is_an_answer_too(url: str, client: UpstreamClient) -> None:
     result = client.probe(http(url))
     assert result.status == HealthStatus.UNHEALTHY
     assert "SECRET" not in result.message
@@ -270,7 +272,7 @@ def test_an_address_that_is_none_is_an_answer_too(url: str, client: McpClient) -
 
 def test_a_forbidden_address_is_blocked_without_a_connection() -> None:
     with raw_server(always(200)) as server:
-        result = McpClient(OutboundPolicy()).probe(http(server.url()))
+        result = UpstreamClient(OutboundPolicy()).probe(http(server.url()))
         assert server.connections == 0
     assert told(result) == (
         "unhealthy",
@@ -279,14 +281,14 @@ def test_a_forbidden_address_is_blocked_without_a_connection() -> None:
     )
 
 
-def test_a_certificate_that_nobody_trusts_is_told(client: McpClient, tmp_path: Path) -> None:
+def test_a_certificate_that_nobody_trusts_is_told(client: UpstreamClient, tmp_path: Path) -> None:
     with raw_server(always(200), tls=serving(self_signed(tmp_path, "localhost"))) as server:
         result = client.probe(http(server.url(scheme="https", host="localhost")))
     expected = "TLS: the certificate of localhost is not valid (self-signed certificate)."
     assert told(result) == ("unhealthy", "tls", expected)
 
 
-def test_plain_http_on_the_tls_port_is_told(client: McpClient) -> None:
+def test_plain_http_on_the_tls_port_is_told(client: UpstreamClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -320,7 +322,7 @@ def endless_events(connection: socket.socket, request: Seen, server: RawServer) 
 
 @pytest.mark.parametrize("handler", [hang, drip, endless_events])
 def test_whoever_hangs_or_drips_is_left_after_the_time_limit(
-    handler: Any, client: McpClient
+    handler: Any, client: UpstreamClient
 ) -> None:
     with raw_server(handler) as server:
         began = time.monotonic()
@@ -330,7 +332,7 @@ def test_whoever_hangs_or_drips_is_left_after_the_time_limit(
     assert 0.4 < took < PROMPT
 
 
-def test_a_flood_is_cut_off(client: McpClient) -> None:
+def test_a_flood_is_cut_off(client: UpstreamClient) -> None:
     def flood(connection: socket.socket, request: Seen, server: RawServer) -> None:
         connection.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length:"
@@ -345,7 +347,7 @@ def test_a_flood_is_cut_off(client: McpClient) -> None:
     assert told(result) == ("unhealthy", "not_mcp", said)
 
 
-def test_the_session_of_an_older_server_is_ended(client: McpClient) -> None:
+def test_the_session_of_an_older_server_is_ended(client: UpstreamClient) -> None:
     with raw_server(older()) as server:
         result = client.probe(http(server.url()))
     assert result.protocol_version == "2025-11-25"
@@ -354,12 +356,14 @@ def test_the_session_of_an_older_server_is_ended(client: McpClient) -> None:
     ]
 
 
-def test_the_stream_that_an_older_server_need_not_offer_is_no_matter(client: McpClient) -> None:
+def test_the_stream_that_an_older_server_need_not_offer_is_no_matter(
+    client: UpstreamClient,
+) -> None:
     with raw_server(older(GET=always(401))) as server:
         assert client.probe(http(server.url()), with_tools=True).tools == ()
 
 
-def test_what_a_server_calls_itself_is_made_harmless(client: McpClient) -> None:
+def test_what_a_server_calls_itself_is_made_harmless(client: UpstreamClient) -> None:
     with raw_server(older()) as server:
         result = client.probe(http(server.url()))
     assert result.server_name == "old[31m"
@@ -367,7 +371,7 @@ def test_what_a_server_calls_itself_is_made_harmless(client: McpClient) -> None:
 
 
 def test_a_server_that_will_not_end_its_session_is_healthy_and_costs_a_second(
-    client: McpClient,
+    client: UpstreamClient,
 ) -> None:
     with raw_server(older(DELETE=hang)) as server:
         began = time.monotonic()
@@ -378,7 +382,7 @@ def test_a_server_that_will_not_end_its_session_is_healthy_and_costs_a_second(
     assert result.latency_ms < (took - 0.9) * 1000, "the second is not the server's latency"
 
 
-def test_a_version_from_the_future_is_told(client: McpClient) -> None:
+def test_a_version_from_the_future_is_told(client: UpstreamClient) -> None:
     error = {
         "error": {
             "code": -32022,
@@ -400,7 +404,7 @@ def test_a_version_from_the_future_is_told(client: McpClient) -> None:
     )
 
 
-def test_a_header_that_cannot_be_sent_is_an_answer(client: McpClient) -> None:
+def test_a_header_that_cannot_be_sent_is_an_answer(client: UpstreamClient) -> None:
     for transport in ("http", "sse"):
         result = client.probe(
             Target(transport, "http://127.0.0.1:1/", headers={"X-Key": "SECRET\r\nX: 1"})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from portal.domain.upstream import OutboundPolicy, Target
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from portal.upstream.probing import is_openapi
 from tests.support.upstream.raw import PROMPT, always, hang, raw_server
 
@@ -66,12 +66,12 @@ def test_anything_else_is_none(document: bytes) -> None:
     assert time.process_time() - began < PROMPT
 
 
-def probe(client: McpClient, url: str, **more: Any) -> tuple[str, str, str]:
+def probe(client: UpstreamClient, url: str, **more: Any) -> tuple[str, str, str]:
     result = client.probe(Target("http", spec_url=url, **more))
     return result.status, result.reason, result.message
 
 
-def test_a_document_is_fetched_without_the_targets_headers(client: McpClient) -> None:
+def test_a_document_is_fetched_without_the_targets_headers(client: UpstreamClient) -> None:
     with raw_server(always(200, b'{"openapi": "3.1.0"}', "application/json")) as server:
         expected = ("healthy", "ok", "127.0.0.1 returned its OpenAPI document.")
         assert probe(client, server.url("/spec"), headers={"Authorization": "SECRET"}) == expected
@@ -79,7 +79,7 @@ def test_a_document_is_fetched_without_the_targets_headers(client: McpClient) ->
         assert (server.seen[0].method, server.seen[0].path) == ("GET", "/spec")
 
 
-def test_what_is_no_document_is_told(client: McpClient) -> None:
+def test_what_is_no_document_is_told(client: UpstreamClient) -> None:
     with raw_server(always(200, b"<h1>SECRET</h1>")) as server:
         expected = ("unhealthy", "not_mcp", "127.0.0.1 did not return an OpenAPI document.")
         assert probe(client, server.url("/SECRET")) == expected
@@ -99,7 +99,7 @@ def test_what_is_no_document_is_told(client: McpClient) -> None:
         assert probe(client, server.url("/SECRET")) == expected
 
 
-def test_a_document_beyond_5_mib_is_not_read(client: McpClient) -> None:
+def test_a_document_beyond_5_mib_is_not_read(client: UpstreamClient) -> None:
     with raw_server(
         always(200, b'{"openapi": "3.1.0", "x": "' + b"x" * 6_000_000 + b'"}')
     ) as server:
@@ -109,15 +109,15 @@ def test_a_document_beyond_5_mib_is_not_read(client: McpClient) -> None:
         )
 
 
-def test_a_document_elsewhere_is_not_fetched(client: McpClient) -> None:
+def test_a_document_elsewhere_is_not_fetched(client: UpstreamClient) -> None:
     with raw_server(always(302, Location="http://169.254.169.254/SECRET")) as server:
         assert probe(client, server.url())[1] == "http_status"
     assert probe(client, "file:///etc/passwd")[1] == "blocked"
-    assert probe(McpClient(OutboundPolicy()), "http://127.0.0.1:1/")[1] == "blocked"
+    assert probe(UpstreamClient(OutboundPolicy()), "http://127.0.0.1:1/")[1] == "blocked"
     assert probe(client, "http://127.0.0.1:1/")[1] == "refused"
 
 
-def test_a_document_that_does_not_come_is_given_up(client: McpClient) -> None:
+def test_a_document_that_does_not_come_is_given_up(client: UpstreamClient) -> None:
     with raw_server(hang) as server:
         assert probe(client, server.url(), timeout=0.3)[1:] == (
             "timeout",

@@ -16,8 +16,8 @@ from mcp.server.mcpserver import MCPServer
 
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import AwsSigning, HealthReason, Target
-from portal.upstream.mcp_client import McpClient
-from portal.upstream.sigv4 import authorization
+from portal.upstream.mcp_client import UpstreamClient
+from portal.upstream.sigv4 import authorization_header
 from tests.support.peers import accepts, free_port
 
 KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -125,7 +125,7 @@ def test_the_published_vectors(
     method: str, path: str, query: str, headers: dict[str, str], body: bytes, signature: str
 ) -> None:
     """Names and results are of AWS's aws4_testsuite (us-east-1, "service")."""
-    made = authorization(SUITE, method, path, query, headers, body)
+    made = authorization_header(SUITE, method, path, query, headers, body)
     assert made.startswith(
         "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
     )
@@ -139,7 +139,7 @@ def test_the_example_of_the_user_guide() -> None:
         **DATE,
         "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
     }
-    assert authorization(
+    assert authorization_header(
         signing, "GET", "/", "Action=ListUsers&Version=2010-05-08", headers, b""
     ) == (
         "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, "
@@ -234,7 +234,7 @@ def gate() -> Iterator[tuple[Gate, str]]:
 
 
 def test_a_server_that_checks_the_signature_is_called(
-    client: McpClient, gate: tuple[Gate, str]
+    client: UpstreamClient, gate: tuple[Gate, str]
 ) -> None:
     door, url = gate
     target = Target(
@@ -249,7 +249,7 @@ def test_a_server_that_checks_the_signature_is_called(
     assert door.tokens == {"token-1"}
 
 
-def test_a_wrong_key_is_refused(client: McpClient, gate: tuple[Gate, str]) -> None:
+def test_a_wrong_key_is_refused(client: UpstreamClient, gate: tuple[Gate, str]) -> None:
     with pytest.raises(UpstreamFailure):
         client.list_tools(Target("http", gate[1], signing=AwsSigning("AKIDEXAMPLE", "another")))
 
@@ -265,7 +265,9 @@ def test_a_wrong_key_is_refused(client: McpClient, gate: tuple[Gate, str]) -> No
         (AwsSigning(secret_access_key=KEY), "requires an access key ID and a secret access key"),
     ],
 )
-def test_what_cannot_be_signed_says_why(client: McpClient, signing: AwsSigning, words: str) -> None:
+def test_what_cannot_be_signed_says_why(
+    client: UpstreamClient, signing: AwsSigning, words: str
+) -> None:
     target = Target("http", "http://127.0.0.1:9/mcp", signing=signing)
     with pytest.raises(UpstreamFailure, match=words) as refused:
         client.call_tool(target, "add", {})

@@ -17,7 +17,7 @@ import pytest
 
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import OutboundPolicy, Target
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from portal.upstream.sandbox import Sandbox
 from tests.support.peers import EVERYTHING, need_sandbox, unavailable
 from tests.support.upstream.raw import PROMPT
@@ -66,7 +66,9 @@ def _own_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_the_echo_server_answers_over_stdio(stdio_client: McpClient, echo_stdio: Target) -> None:
+def test_the_echo_server_answers_over_stdio(
+    stdio_client: UpstreamClient, echo_stdio: Target
+) -> None:
     result = stdio_client.probe(echo_stdio, with_tools=True, timeout=20)
     assert (result.status, result.server_name, len(result.tools or ())) == ("healthy", "echo", 5)
     assert stdio_client.call_tool(echo_stdio, "add", {"a": 2, "b": 3}).wire[
@@ -74,7 +76,7 @@ def test_the_echo_server_answers_over_stdio(stdio_client: McpClient, echo_stdio:
     ] == {"result": 5}
 
 
-def test_a_server_of_the_older_generation_answers_over_stdio(stdio_client: McpClient) -> None:
+def test_a_server_of_the_older_generation_answers_over_stdio(stdio_client: UpstreamClient) -> None:
     if not EVERYTHING.exists():
         unavailable("The MCP server server-everything", "run `make peers`")
     target = Target("stdio", command="node", args=(str(EVERYTHING), "stdio"))
@@ -83,7 +85,7 @@ def test_a_server_of_the_older_generation_answers_over_stdio(stdio_client: McpCl
 
 def test_stdio_is_off_unless_the_operator_switched_it_on(tmp_path: Path) -> None:
     mark = tmp_path / "started"
-    off = McpClient(OutboundPolicy(), stdio_commands=frozenset({"python"}))
+    off = UpstreamClient(OutboundPolicy(), stdio_commands=frozenset({"python"}))
     target = python(f"open({str(mark)!r}, 'w')")
     result = off.probe(target)
     assert (result.status, result.reason) == ("unknown", "disabled")
@@ -107,7 +109,9 @@ def test_stdio_is_off_unless_the_operator_switched_it_on(tmp_path: Path) -> None
         "",
     ],
 )
-def test_only_bare_names_on_the_list_are_started(command: str, stdio_client: McpClient) -> None:
+def test_only_bare_names_on_the_list_are_started(
+    command: str, stdio_client: UpstreamClient
+) -> None:
     result = stdio_client.probe(Target("stdio", command=command, args=("-c", "print(1)")))
     assert (result.reason, result.message) == (
         "blocked",
@@ -116,7 +120,7 @@ def test_only_bare_names_on_the_list_are_started(command: str, stdio_client: Mcp
 
 
 def test_the_operator_adds_a_command_by_its_bare_name() -> None:
-    client = McpClient(
+    client = UpstreamClient(
         OutboundPolicy(), stdio_enabled=True, stdio_commands=frozenset({"true", "/bin/true"})
     )
     assert (
@@ -127,7 +131,7 @@ def test_the_operator_adds_a_command_by_its_bare_name() -> None:
 
 
 def test_a_command_that_is_not_here_is_told(
-    stdio_client: McpClient, monkeypatch: pytest.MonkeyPatch
+    stdio_client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     result = stdio_client.probe(Target("stdio", command="npx"))
@@ -138,7 +142,7 @@ def test_a_command_that_is_not_here_is_told(
     )
 
 
-def test_arguments_pass_no_shell(stdio_client: McpClient, tmp_path: Path) -> None:
+def test_arguments_pass_no_shell(stdio_client: UpstreamClient, tmp_path: Path) -> None:
     mark = tmp_path / "made-by-a-shell"
     stdio_client.probe(
         Target(
@@ -148,7 +152,9 @@ def test_arguments_pass_no_shell(stdio_client: McpClient, tmp_path: Path) -> Non
     assert not mark.exists()
 
 
-def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_clean(
+    stdio_client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PORTAL_SECRET_KEY", "SECRET")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
     monkeypatch.setenv("LANG", "C.UTF-8")
@@ -172,12 +178,14 @@ def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.M
     assert environment["HTTPS_PROXY"] == "http://proxy.example:3128"
 
 
-def test_a_command_that_says_a_lot_on_stderr_is_not_held_up(stdio_client: McpClient) -> None:
+def test_a_command_that_says_a_lot_on_stderr_is_not_held_up(stdio_client: UpstreamClient) -> None:
     says = "import sys; sys.stderr.write('x' * 30_000_000)\n"
     assert stdio_client.probe(python(says + SHOW_ITSELF), timeout=30).status == "healthy"
 
 
-def test_no_descriptor_of_the_portal_is_inherited(stdio_client: McpClient, tmp_path: Path) -> None:
+def test_no_descriptor_of_the_portal_is_inherited(
+    stdio_client: UpstreamClient, tmp_path: Path
+) -> None:
     with (tmp_path / "open").open("w") as held:
         os.set_inheritable(held.fileno(), True)
         outcome = stdio_client.call_tool(python(SHOW_ITSELF), "show", {})
@@ -207,14 +215,14 @@ def test_no_descriptor_of_the_portal_is_inherited(stdio_client: McpClient, tmp_p
     ],
 )
 def test_variables_that_run_other_code_are_refused(
-    env: dict[str, str], stdio_client: McpClient
+    env: dict[str, str], stdio_client: UpstreamClient
 ) -> None:
     result = stdio_client.probe(python("print(1)", env=env))
     assert result.reason == "blocked"
     assert "SECRET" not in result.message
 
 
-def test_a_nul_in_an_argument_is_refused(stdio_client: McpClient) -> None:
+def test_a_nul_in_an_argument_is_refused(stdio_client: UpstreamClient) -> None:
     assert stdio_client.probe(python("pass", "a\0b")).reason == "blocked"
 
 
@@ -236,7 +244,7 @@ def _seen(mark: str, wanted: Callable[[set[int]], bool]) -> bool:
     return False
 
 
-def test_a_command_ends_with_its_caller_whenever_that_is(stdio_client: McpClient) -> None:
+def test_a_command_ends_with_its_caller_whenever_that_is(stdio_client: UpstreamClient) -> None:
     """Also while it is being started: then only the sandbox would be killed by asyncio."""
     mark = f"mark-{secrets.token_hex(8)}"
     target = python(STUBBORN, mark)
@@ -256,7 +264,7 @@ def test_a_command_ends_with_its_caller_whenever_that_is(stdio_client: McpClient
     assert _seen(mark, lambda pids: not pids)
 
 
-def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient) -> None:
+def test_a_hanging_command_is_killed_with_its_children(stdio_client: UpstreamClient) -> None:
     mark = f"mark-{secrets.token_hex(8)}"
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
@@ -274,7 +282,9 @@ def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient) 
     assert _seen(mark, lambda pids: not pids)
 
 
-def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: McpClient) -> None:
+def test_a_command_that_does_not_leave_is_ended_after_the_work(
+    stdio_client: UpstreamClient,
+) -> None:
     mark = f"mark-{secrets.token_hex(8)}"
     answering = SHOW_ITSELF + "time.sleep(60)\n"
     code = STUBBORN.removesuffix("time.sleep(60)\n") + answering
@@ -302,7 +312,7 @@ def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: Mcp
     ],
 )
 def test_a_command_that_speaks_no_mcp_is_told(
-    code: str, timeout: float, message: str, stdio_client: McpClient
+    code: str, timeout: float, message: str, stdio_client: UpstreamClient
 ) -> None:
     result: Any = stdio_client.probe(python(code, timeout=timeout), timeout=timeout)
     assert result.message == message
@@ -333,7 +343,7 @@ def test_a_home_folder_that_is_filled_is_deleted(
     sandbox = Sandbox(homes=tmp_path / "homes")
     need_sandbox(sandbox)
     target = replace(python(FILLS, how, timeout=60), home="one")
-    client = McpClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox)
+    client = UpstreamClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox)
     began = time.monotonic()
     assert client.probe(target, timeout=30).status == "healthy"
     [home] = (tmp_path / "homes").glob("*/*")

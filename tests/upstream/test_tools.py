@@ -10,7 +10,7 @@ import pytest
 
 from portal.domain.errors import UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import OutboundPolicy, Target, ToolDefinition
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from tests.support.upstream.raw import (
     PROMPT,
     RawServer,
@@ -34,7 +34,7 @@ def names(tools: tuple[ToolDefinition, ...]) -> list[str]:
 
 
 def test_the_tools_of_the_echo_server_come_as_it_sent_them(
-    client: McpClient, echo_server: str
+    client: UpstreamClient, echo_server: str
 ) -> None:
     tools = {tool.name: tool for tool in client.list_tools(Target("http", echo_server))}
     assert set(tools) == {"whoami", "show_headers", "add", "search_notes", "slow"}
@@ -50,7 +50,7 @@ def test_the_tools_of_the_echo_server_come_as_it_sent_them(
     ("fixture", "transport"), [("everything_server", "http"), ("everything_sse", "sse")]
 )
 def test_a_server_of_the_older_generation_lists_and_calls(
-    fixture: str, transport: Any, client: McpClient, request: pytest.FixtureRequest
+    fixture: str, transport: Any, client: UpstreamClient, request: pytest.FixtureRequest
 ) -> None:
     target = Target(transport, request.getfixturevalue(fixture))
     assert {"echo", "get-sum"} <= set(names(client.list_tools(target)))
@@ -62,7 +62,7 @@ def test_a_server_of_the_older_generation_lists_and_calls(
 
 @pytest.mark.parametrize(("fixture", "transport"), [("echo_server", "http"), ("echo_sse", "sse")])
 def test_a_call_gives_the_wire_result(
-    fixture: str, transport: Any, client: McpClient, request: pytest.FixtureRequest
+    fixture: str, transport: Any, client: UpstreamClient, request: pytest.FixtureRequest
 ) -> None:
     outcome = client.call_tool(
         Target(transport, request.getfixturevalue(fixture)), "add", {"a": 2, "b": 3}
@@ -76,7 +76,7 @@ def test_a_call_gives_the_wire_result(
 
 
 def test_the_targets_headers_arrive_and_nothing_else_of_ours(
-    client: McpClient, echo_server: str
+    client: UpstreamClient, echo_server: str
 ) -> None:
     target = Target(
         "http", echo_server, headers={"X-Api-Key": "mine", "Authorization": "Bearer theirs"}
@@ -87,7 +87,7 @@ def test_the_targets_headers_arrive_and_nothing_else_of_ours(
     assert seen["user-agent"] == "mcp-portal"
 
 
-def test_a_tool_that_fails_is_an_outcome(client: McpClient, echo_server: str) -> None:
+def test_a_tool_that_fails_is_an_outcome(client: UpstreamClient, echo_server: str) -> None:
     target = Target("http", echo_server)
     for name, arguments in (("add", {"a": "x"}), ("no_such_tool", {})):
         outcome = client.call_tool(target, name, arguments)
@@ -95,14 +95,14 @@ def test_a_tool_that_fails_is_an_outcome(client: McpClient, echo_server: str) ->
         assert texts(outcome)[0]
 
 
-def test_a_json_rpc_error_is_an_outcome_with_its_message(client: McpClient) -> None:
+def test_a_json_rpc_error_is_an_outcome_with_its_message(client: UpstreamClient) -> None:
     error = {"error": {"code": -32602, "message": "m" * 5000}}
     with raw_server(speaking(lambda method, params: error)) as server:
         outcome = client.call_tool(Target("http", server.url()), "any", {})
     assert outcome.wire == {"content": [{"type": "text", "text": "m" * 2000}], "isError": True}
 
 
-def test_arguments_are_sent_as_they_are(client: McpClient) -> None:
+def test_arguments_are_sent_as_they_are(client: UpstreamClient) -> None:
     arguments = {"null": None, "deep": {"null": None, "list": [1.5, "ü", None]}, "_meta": {"x": 1}}
     result = {"resultType": "complete", "content": []}
     with raw_server(speaking(lambda method, params: result)) as server:
@@ -111,7 +111,7 @@ def test_arguments_are_sent_as_they_are(client: McpClient) -> None:
         assert server.methods() == ["server/discover", "tools/call"]
 
 
-def test_keys_that_no_specification_knows_are_kept(client: McpClient) -> None:
+def test_keys_that_no_specification_knows_are_kept(client: UpstreamClient) -> None:
     def answers(method: str, params: dict[str, Any]) -> dict[str, Any]:
         if method == "tools/list":
             return tool_page("one", vendorKey={"kept": None})
@@ -129,7 +129,7 @@ def test_keys_that_no_specification_knows_are_kept(client: McpClient) -> None:
     assert (wire["structuredContent"], wire["_meta"]) == ({"a": None}, {"vendor/x": 1})
 
 
-def test_all_pages_are_read(client: McpClient) -> None:
+def test_all_pages_are_read(client: UpstreamClient) -> None:
     def answers(method: str, params: dict[str, Any]) -> dict[str, Any]:
         page = int(params.get("cursor", "0"))
         return tool_page(f"t{page}", cursor=str(page + 1) if page < 2 else None)
@@ -138,26 +138,26 @@ def test_all_pages_are_read(client: McpClient) -> None:
         assert names(client.list_tools(Target("http", server.url()))) == ["t0", "t1", "t2"]
 
 
-def test_no_more_than_2000_tools_are_taken_from_endless_pages(client: McpClient) -> None:
+def test_no_more_than_2000_tools_are_taken_from_endless_pages(client: UpstreamClient) -> None:
     full = tool_page(*(f"t{number}" for number in range(900)), cursor="again")
     with raw_server(speaking(lambda method, params: full)) as server:
         assert len(client.list_tools(Target("http", server.url()))) == 2000
         assert server.methods().count("tools/list") == 3
 
 
-def test_endless_empty_pages_end(client: McpClient) -> None:
+def test_endless_empty_pages_end(client: UpstreamClient) -> None:
     with raw_server(speaking(lambda method, params: tool_page(cursor="again"))) as server:
         assert client.list_tools(Target("http", server.url())) == ()
         assert server.methods().count("tools/list") == 200
 
 
-def test_a_server_without_tools_has_none(client: McpClient) -> None:
+def test_a_server_without_tools_has_none(client: UpstreamClient) -> None:
     missing = {"error": {"code": -32601, "message": "Method not found"}}
     with raw_server(speaking(lambda method, params: missing)) as server:
         assert client.list_tools(Target("http", server.url())) == ()
 
 
-def test_a_tool_with_an_invalid_header_annotation_is_dropped(client: McpClient) -> None:
+def test_a_tool_with_an_invalid_header_annotation_is_dropped(client: UpstreamClient) -> None:
     """MCP 2026-07-28 (SEP-2243) makes this a MUST for clients."""
     bad = {"type": "object", "properties": {"a": {"type": "string", "x-mcp-header": "no token"}}}
     page = tool_page("good")
@@ -167,7 +167,7 @@ def test_a_tool_with_an_invalid_header_annotation_is_dropped(client: McpClient) 
 
 
 def test_an_argument_that_belongs_into_a_header_is_put_there_when_the_server_asks(
-    client: McpClient,
+    client: UpstreamClient,
 ) -> None:
     schema = {
         "type": "object",
@@ -193,7 +193,7 @@ def test_an_argument_that_belongs_into_a_header_is_put_there_when_the_server_ask
     assert outcome.wire["_meta"] == {"got": "eu"}
 
 
-def test_nul_is_replaced_and_what_is_no_json_is_refused(client: McpClient) -> None:
+def test_nul_is_replaced_and_what_is_no_json_is_refused(client: UpstreamClient) -> None:
     answer: dict[str, Any] = {
         "resultType": "complete",
         "content": [],
@@ -209,7 +209,7 @@ def test_nul_is_replaced_and_what_is_no_json_is_refused(client: McpClient) -> No
     assert caught.value.reason == "not_mcp"
 
 
-def test_a_tool_list_in_a_wrong_shape_is_a_failure(client: McpClient) -> None:
+def test_a_tool_list_in_a_wrong_shape_is_a_failure(client: UpstreamClient) -> None:
     for page in (
         {"resultType": "complete", "tools": "SECRET"},
         tool_page("x") | {"tools": [{"inputSchema": {}}]},
@@ -222,7 +222,7 @@ def test_a_tool_list_in_a_wrong_shape_is_a_failure(client: McpClient) -> None:
             assert "SECRET" not in caught.value.message
 
 
-def test_a_tool_that_asks_back_is_a_failure(client: McpClient) -> None:
+def test_a_tool_that_asks_back_is_a_failure(client: UpstreamClient) -> None:
     asking = {
         "resultType": "input_required",
         "inputRequests": {
@@ -249,7 +249,7 @@ def test_a_tool_that_asks_back_is_a_failure(client: McpClient) -> None:
 
 @pytest.mark.parametrize("fixture", ["locked_echo", "locked_sse"])
 def test_a_401_needs_a_sign_in(
-    fixture: str, client: McpClient, request: pytest.FixtureRequest
+    fixture: str, client: UpstreamClient, request: pytest.FixtureRequest
 ) -> None:
     target = Target("sse" if fixture == "locked_sse" else "http", request.getfixturevalue(fixture))
     for work in (
@@ -263,7 +263,7 @@ def test_a_401_needs_a_sign_in(
 
 @pytest.mark.parametrize("status", [401, 500, 503])
 def test_a_status_in_the_middle_of_a_conversation_is_a_failure(
-    status: int, client: McpClient
+    status: int, client: UpstreamClient
 ) -> None:
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
         if request.json["method"] == "server/discover":
@@ -280,7 +280,7 @@ def test_a_status_in_the_middle_of_a_conversation_is_a_failure(
             assert "SECRET" not in caught.value.message
 
 
-def test_the_end_of_a_session_does_not_hide_why_its_work_failed(client: McpClient) -> None:
+def test_the_end_of_a_session_does_not_hide_why_its_work_failed(client: UpstreamClient) -> None:
     with (
         raw_server(older(**{"tools/list": always(503)})) as server,
         pytest.raises(UpstreamFailure) as caught,
@@ -291,7 +291,7 @@ def test_the_end_of_a_session_does_not_hide_why_its_work_failed(client: McpClien
 
 
 def test_a_slow_tool_is_given_up_after_the_targets_time(
-    client: McpClient, echo_server: str
+    client: UpstreamClient, echo_server: str
 ) -> None:
     began = time.monotonic()
     with pytest.raises(UpstreamTimeout, match=r"did not respond within 0\.5 s"):
@@ -299,7 +299,7 @@ def test_a_slow_tool_is_given_up_after_the_targets_time(
     assert time.monotonic() - began < PROMPT
 
 
-def test_a_closed_port_and_a_hanging_server_are_failures(client: McpClient) -> None:
+def test_a_closed_port_and_a_hanging_server_are_failures(client: UpstreamClient) -> None:
     with pytest.raises(UpstreamFailure) as caught:
         client.list_tools(Target("http", "http://127.0.0.1:1/mcp"))
     assert caught.value.reason == "refused"
@@ -307,7 +307,7 @@ def test_a_closed_port_and_a_hanging_server_are_failures(client: McpClient) -> N
         client.list_tools(Target("http", server.url(), timeout=0.3))
 
 
-def test_a_header_that_cannot_be_sent_is_a_failure(client: McpClient) -> None:
+def test_a_header_that_cannot_be_sent_is_a_failure(client: UpstreamClient) -> None:
     with pytest.raises(UpstreamFailure) as caught:
         client.list_tools(Target("http", "http://127.0.0.1:1/mcp", headers={"X-Key": "SECRET\n"}))
     assert (
@@ -318,11 +318,13 @@ def test_a_header_that_cannot_be_sent_is_a_failure(client: McpClient) -> None:
 
 def test_a_forbidden_address_is_blocked(echo_server: str) -> None:
     with pytest.raises(UpstreamFailure) as caught:
-        McpClient(OutboundPolicy()).call_tool(Target("http", echo_server), "add", {"a": 1, "b": 2})
+        UpstreamClient(OutboundPolicy()).call_tool(
+            Target("http", echo_server), "add", {"a": 1, "b": 2}
+        )
     assert caught.value.reason == "blocked"
 
 
-def test_nothing_secret_is_logged(client: McpClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_secret_is_logged(client: UpstreamClient, caplog: pytest.LogCaptureFixture) -> None:
     """httpx2 logs whole addresses, the SDK addresses and what an upstream sent."""
     caplog.set_level(logging.DEBUG)
     answers = [

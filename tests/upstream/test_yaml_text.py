@@ -10,7 +10,7 @@ from portal.domain.errors import InvalidInput
 from portal.domain.openapi.limits import DocumentError
 from portal.services.catalog import import_documents
 from portal.upstream import yaml_text
-from portal.upstream.documents import parse_document
+from portal.upstream.documents import parse_openapi
 from portal.upstream.probing import is_openapi
 from tests.support.upstream.raw import PROMPT
 
@@ -48,7 +48,7 @@ def test_a_document_that_is_made_to_cost_is_read_or_refused_soon(name: str) -> N
     began = time.process_time()
     is_openapi(text.encode())
     with suppress(DocumentError):
-        parse_document(text.encode())
+        parse_openapi(text.encode())
     with pytest.raises(InvalidInput):
         import_documents.parse_document(text[:200_000])
     assert time.process_time() - began < PROMPT
@@ -59,7 +59,7 @@ def test_a_document_in_another_character_set_is_none(text: str) -> None:
     for encoding in ("utf-16", "utf-16-le", "utf-32"):
         assert not is_openapi(text.encode(encoding))
         with pytest.raises(DocumentError):
-            parse_document(text.encode(encoding))
+            parse_openapi(text.encode(encoding))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,6 @@ def test_numbers_are_numbers_and_times_are_texts(text: str, value: object) -> No
 def test_a_few_directives_are_fine() -> None:
     assert is_openapi(("%YAML 1.1\n%TAG !a! x\n---\n" + HEAD).encode())
     with pytest.raises(DocumentError, match="more than 10 YAML directives"):
-        parse_document((_directives(11) + HEAD).encode())
+        parse_openapi((_directives(11) + HEAD).encode())
     with pytest.raises(InvalidInput, match="more than 10 YAML directives"):
         import_documents.parse_document(_directives(11) + "mcp_servers: {}\n")

@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
 from portal.services.access import access_groups
 from portal.services.secrets.server_definition import opened
-from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Server
 from portal.upstream.sandbox import Sandbox
-from tests.conftest import KEYS, NOTES, Client, Write
+from tests.conftest import KEYS, NOTES, Client, Portal, Write
 from tests.support.browsing import Browser
 from tests.support.factories import PASSWORD
 from tests.support.html import parse
@@ -69,13 +67,11 @@ def held(database: Database) -> Callable[[], dict[str, object]]:
 
 @pytest.fixture
 def stdio_portal(
-    settings: Settings, portal: object
-) -> Iterator[tuple[Client, Callable[[str | None], Client]]]:
+    portal_with: Callable[..., Portal],
+) -> tuple[Client, Callable[[str | None], Client]]:
     """Ada signed in, and `client`, at a portal in which stdio is on."""
     need_sandbox(Sandbox())
-    allowing = settings.model_copy(update={"enable_stdio": True})
-    own = open_database(allowing)
-    app = create_app(allowing, database=own)
+    app = portal_with(enable_stdio=True).app
     browser = app.test_client()
     token = parse(browser.get("/login")).select_one("input[name=csrf_token]")
     assert token
@@ -83,11 +79,10 @@ def stdio_portal(
         "/login",
         data={"email": "ada@example.com", "password": PASSWORD, "csrf_token": token["value"]},
     )
-    yield (
+    return (
         Client(browser, {}),
         lambda name: Client(app.test_client(), {"X-API-Key": KEYS[name or "ada"]}),
     )
-    own.engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text, update
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
 from portal.services.access import sessions
-from portal.store import counts
+from portal.store import rate_counters
 from portal.store.database import Database
 from portal.store.models import KnownSignIn, RateCount, User
 from tests.conftest import Client, Portal, Write
@@ -192,7 +192,7 @@ def test_tries_at_the_same_moment_are_counted_once_each(database: Database) -> N
     def try_often() -> None:
         for _ in range(10):
             with database.session(writes=True) as session:
-                taken.append(counts.count_try(session, "race", 25, 60))
+                taken.append(rate_counters.count_try(session, "race", 25, 60))
                 session.commit()
 
     threads = [threading.Thread(target=try_often) for _ in range(4)]
@@ -209,7 +209,7 @@ def test_tries_at_the_same_moment_are_counted_once_each(database: Database) -> N
 )
 def test_a_window_moves_on(write: Write, seconds_ago: float, free: float) -> None:
     with write() as session:
-        assert counts.count_try(session, "k", 10, 60, 10)
+        assert rate_counters.count_try(session, "k", 10, 60, 10)
         session.execute(
             update(RateCount).values(
                 started_at=RateCount.started_at - seconds_ago,
@@ -217,8 +217,8 @@ def test_a_window_moves_on(write: Write, seconds_ago: float, free: float) -> Non
             )
         )
     with write() as session:
-        since, held = counts.tries_of(session, "k", 10, 60)
-        found = sum(counts.count_try(session, "k", 10, 60) for _ in range(12))
+        since, held = rate_counters.tries_of(session, "k", 10, 60)
+        found = sum(rate_counters.count_try(session, "k", 10, 60) for _ in range(12))
     assert abs(found - free) <= 1
     assert abs((10 - held) - free) <= 1
     assert since <= since + 60
@@ -226,9 +226,9 @@ def test_a_window_moves_on(write: Write, seconds_ago: float, free: float) -> Non
 
 def test_what_counts_no_more_is_swept(write: Write) -> None:
     with write() as session:
-        counts.count_try(session, "old", 10, 60)
+        rate_counters.count_try(session, "old", 10, 60)
         session.execute(update(RateCount).values(expires_at=1.0))
-        counts.count_try(session, "new", 10, 60)
+        rate_counters.count_try(session, "new", 10, 60)
         sessions.sweep_sessions(session, OPERATOR)
         assert session.scalar(select(func.count()).select_from(RateCount)) == 1
 

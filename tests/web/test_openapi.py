@@ -5,6 +5,8 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -186,32 +188,70 @@ def test_the_words_of_errors_are_those_that_the_code_says() -> None:
         assert not missing, f"write into WORDS of portal/web/openapi.py: {status} {missing}"
 
 
+class Examples:
+    """What schemathesis makes of each operation of the document. It is made once for both
+    databases: that takes as long as sending it."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        schema = schemathesis.openapi.from_dict(deepcopy(strict(document)))  # it writes into it
+        self._operations = [found.ok() for found in schema.get_all_operations()]
+        self._made: dict[tuple[str, GenerationMode, bool], list[Any]] = {}
+
+    def part(self, number: int) -> list[Any]:
+        """The operations of one test."""
+        return self._operations[number::PARTS]
+
+    def of(self, operation: Any, mode: GenerationMode, there: dict[str, str]) -> list[Any]:
+        """Right or wrong input for an operation, about things that are there if any are named."""
+        key = (operation.label, mode, bool(there))
+        if key not in self._made:
+            named = {"path_parameters": there} if there else {}
+            self._made[key] = _drawn(operation.as_strategy(mode, **named))
+        for case in self._made[key]:
+            if there and case.path_parameters != there:
+                case.path_parameters = dict(there)
+        return self._made[key]
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Examples]:
+    """The examples of this module, once a test has made them."""
+    return []
+
+
 @pytest.mark.parametrize("part", range(PARTS))
-def test_the_portal_keeps_to_the_document(world: World, part: int) -> None:
+def test_the_portal_keeps_to_the_document(
+    world: World, part: int, examples: list[Examples]
+) -> None:
     """What schemathesis makes of the document is never answered with a 5xx, nor with what the
     document does not say.
 
     Every operation is tried with right and wrong input, about things that are there and about some
     that are not, as nobody, as a Member and as an Admin.
     """
-    schema = schemathesis.openapi.from_dict(strict(openapi.document(world.app)))
-    schema.app = world.app
+    document = openapi.document(world.app)
+    if not examples:
+        examples.append(Examples(document))
+    made = examples[0]
+    assert made.document == document, "the document is the same on every database"
     faults: dict[str, str] = {}
-    for operation in [found.ok() for found in schema.get_all_operations()][part::PARTS]:
+    for operation in made.part(part):
         there = {name: world.ids[name] for name in re.findall(r"\{(\w+)\}", operation.path)}
         for mode in GenerationMode.POSITIVE, GenerationMode.NEGATIVE:
-            for ids in ({}, {"path_parameters": there}) if there else ({},):
+            for ids in ({}, there) if there else ({},):
                 try:
-                    _try(world, operation.as_strategy(mode, **ids))
-                except Unsatisfiable:
-                    continue  # there is no wrong input where there is no input
+                    for case in made.of(operation, mode, ids):
+                        _send(world, case)
                 except Exception as fault:  # noqa: BLE001 - all are collected, to be read at once
                     faults[f"{operation.label} {mode.value}"] = str(fault)[:3_000]
         world.put_back()
     assert not faults, "\n\n".join(f"{label}: {fault}" for label, fault in faults.items())
 
 
-def _try(world: World, cases: Any) -> None:
+def _drawn(cases: Any) -> list[Any]:
+    drawn: list[Any] = []
+
     @given(case=cases)
     @settings(
         max_examples=4,
@@ -220,20 +260,26 @@ def _try(world: World, cases: Any) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    def send(case: Any) -> None:
-        if isinstance(case.body, dict):
-            for field in set(URLS) & set(case.body):
-                if isinstance(case.body[field], str) and case.body[field]:
-                    case.body[field] = NOBODY_LISTENS  # nothing of this reaches another machine
-        for name in ("nobody", "k-member", "k-admin"):
-            answer = case.call(headers=world.callers[name].headers)
-            assert answer.status_code not in (
-                500,
-                503,
-            ), case.as_curl_command()  # 502 and 504 are an upstream's
-            case.validate_response(answer, checks=CHECKS)
+    def draw(case: Any) -> None:
+        drawn.append(case)
 
-    send()
+    with suppress(Unsatisfiable):  # there is no wrong input where there is no input
+        draw()
+    return drawn
+
+
+def _send(world: World, case: Any) -> None:
+    if isinstance(case.body, dict):
+        for field in set(URLS) & set(case.body):
+            if isinstance(case.body[field], str) and case.body[field]:
+                case.body[field] = NOBODY_LISTENS  # nothing of this reaches another machine
+    for name in ("nobody", "k-member", "k-admin"):
+        answer = case.call(headers=world.callers[name].headers, app=world.app)
+        assert answer.status_code not in (
+            500,
+            503,
+        ), case.as_curl_command()  # 502 and 504 are an upstream's
+        case.validate_response(answer, checks=CHECKS)
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -57,7 +57,7 @@ def whole(around: Surroundings) -> Iterator[Finding]:
         return
     with closing(sqlite3.connect(around.file)) as connection:
         try:
-            copying.check(connection)
+            copying.check_integrity(connection)
             yield ok("database file", "its integrity check passed")
         except copying.Broken as error:
             cure = "Stop the portal, and restore a backup: portal restore FILE --force"

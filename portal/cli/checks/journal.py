@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok
 from portal.domain.principals import OPERATOR
-from portal.services.audit import trail
+from portal.services.audit import verification
 from portal.services.operations import revocations
 
 
@@ -13,7 +13,7 @@ def is_whole(around: Surroundings) -> Iterator[Finding]:
     with around.database.session() as session:
         fault = revocations.fault_of_journal(session, OPERATOR)
         because = revocations.dormant_because(session, OPERATOR)
-        lost = trail.list_unaccepted(session, OPERATOR)
+        lost = verification.list_unaccepted(session, OPERATOR)
     if fault:
         yield bad(
             "revocation journal",

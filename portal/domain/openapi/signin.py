@@ -6,12 +6,12 @@ from typing import Any
 
 from portal.domain.errors import InvalidRequest
 from portal.domain.openapi.references import Resolver
-from portal.domain.servers import AuthType, OAuthFlow, check_headers, check_url
+from portal.domain.servers import AuthType, OAuthGrantType, check_headers, check_url
 
 _MOST_SCOPES = 100
 _FLOWS = {
-    "authorizationCode": OAuthFlow.AUTHORIZATION_CODE,
-    "clientCredentials": OAuthFlow.CLIENT_CREDENTIALS,
+    "authorizationCode": OAuthGrantType.AUTHORIZATION_CODE,
+    "clientCredentials": OAuthGrantType.CLIENT_CREDENTIALS,
 }
 
 
@@ -20,7 +20,7 @@ class SignIn:
     """The authentication of an API. `header` is set for an API key in a custom header."""
 
     auth_type: AuthType = AuthType.NONE
-    flow: OAuthFlow | None = None
+    flow: OAuthGrantType | None = None
     authorization_url: str = ""
     token_url: str = ""
     scopes: tuple[str, ...] = ()

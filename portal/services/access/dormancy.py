@@ -22,18 +22,18 @@ PEOPLE_WAIT = (
 )
 
 
-def state_of(session: Session) -> Mapping[str, Any] | None:
+def read_dormancy(session: Session) -> Mapping[str, Any] | None:
     """Return since when and why the portal is dormant; None if it is not."""
     found: Mapping[str, Any] | None = session.scalar(STATE)
     return found
 
 
-def begin(session: Session, because: str) -> None:
+def make_dormant(session: Session, because: str) -> None:
     """Make all existing API keys dormant."""
     session.merge(Preference(name=_NAME, value={"since": now().isoformat(), "because": because}))
 
 
-def end(session: Session) -> None:
+def end_dormancy(session: Session) -> None:
     """End dormancy."""
     row = session.get(Preference, _NAME)
     if row is not None:

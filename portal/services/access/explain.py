@@ -1,7 +1,7 @@
 """Explain access: what each rule says about a user or key, a server, and optionally a tool.
 
-The verdicts are those of `authorization.decide`, which also makes the real decisions. This module
-adds only the explanations and the next step that would change the result.
+The verdicts are those of `authorization.evaluate_rules`, which also makes the real decisions. This
+module adds only the explanations and the next step that would change the result.
 """
 
 from dataclasses import dataclass, replace
@@ -138,7 +138,7 @@ def _shut_out(session: Session, user_id: str, key_id: str, who: str) -> Explanat
 
 
 def _of_server(asked: _Asked) -> Explanation:
-    decision = authz.decide(asked.principal, asked.server)
+    decision = authz.evaluate_rules(asked.principal, asked.server)
     rules = tuple(
         RuleAnswer(rule, verdict, _why(asked, rule, verdict))
         for rule, verdict in decision.verdicts.items()

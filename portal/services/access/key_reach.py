@@ -33,7 +33,7 @@ class KeyReach:
 
 
 @dataclass(frozen=True)
-class Preview:
+class ReachPreview:
     """What a new key would reach: the first names in order, and the total."""
 
     names: tuple[str, ...]
@@ -76,7 +76,7 @@ def describe_reaches(
 
 def preview_own(
     session: Session, principal: Principal, *, team_id: str | None, server_ids: Collection[str]
-) -> Preview:
+) -> ReachPreview:
     """Return what a key of the caller's would reach with this team and these servers.
 
     Servers that the caller may not choose are ignored here; creating the key refuses them.
@@ -119,7 +119,7 @@ def preview_own(
         if is_member
         else None
     )
-    return Preview(
+    return ReachPreview(
         tuple(names),
         _count(session, key),
         session.scalar(open_to_all) or 0,

@@ -26,7 +26,7 @@ class Known(StrEnum):
     ADDRESS = "address"
 
 
-def note(session: Session, user_id: str, device: str, address: str | None) -> None:
+def note_sign_in(session: Session, user_id: str, device: str, address: str | None) -> None:
     """Record that a user signed in with the browser secret `device` and from an address."""
     for kind, mark in _marks(device, address):
         session.merge(KnownSignIn(user_id=user_id, kind=kind.value, mark_hash=mark, seen_at=now()))
@@ -46,7 +46,7 @@ def note(session: Session, user_id: str, device: str, address: str | None) -> No
         )
 
 
-def find(
+def find_known(
     session: Session, emails: Sequence[str], device: str | None, address: str | None
 ) -> Known | None:
     """Return how a user with one of `emails` is known here, the browser first; None if unknown."""
@@ -67,12 +67,12 @@ def find(
     return next((kind for kind in Known if kind.value in kinds), None)
 
 
-def forget(session: Session, user_id: str) -> None:
+def forget_sign_ins(session: Session, user_id: str) -> None:
     """Forget all known sign-ins of a user, after a password change."""
     session.execute(delete(KnownSignIn).where(KnownSignIn.user_id == user_id))
 
 
-def sweep(session: Session) -> None:
+def delete_unused_sign_ins(session: Session) -> None:
     """Delete sign-ins that were not used for too long."""
     for kind, lifetime in _LIFETIMES.items():
         session.execute(

@@ -136,7 +136,7 @@ def name_keys(session: Session, principal: Principal, ids: Collection[str]) -> d
     }
 
 
-def list_toolsets(session: Session, principal: Principal) -> list[Choice]:
+def list_toolset_choices(session: Session, principal: Principal) -> list[Choice]:
     """Return all toolsets by name; there are at most a few hundred."""
     authz.require(principal, Action.TOOLSET_READ)
     query = select(Toolset.toolset_id, Toolset.toolset_name)

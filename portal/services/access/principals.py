@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import ColumnElement, bindparam, select, update
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -117,12 +117,12 @@ def principal_for_key(session: Session, secret: str, address: str | None) -> Pri
     Raises `Unauthenticated` for an unknown, expired or revoked key, for one whose owner is
     deactivated, and for a key of a user and a team if the user is not a member.
     """
-    return _principal_of(session, ApiKey.key_hash == hash_key(secret), address)
+    return _principal_of(session, _KEY_BY_HASH, hash_key(secret), address)
 
 
 def principal_for_key_id(session: Session, key_id: str, address: str | None) -> Principal:
     """Return the principal of a key by id, only to explain its access, never to authenticate."""
-    return _principal_of(session, ApiKey.key_id == key_id, address)
+    return _principal_of(session, _KEY_BY_ID, key_id, address)
 
 
 def stranger(session: Session, address: str | None) -> Principal:
@@ -151,13 +151,17 @@ _KEY = select(
     _PREFERENCES,
     _DORMANT,
 ).outerjoin(User, User.user_id == ApiKey.user_id)
+_KEY_BY_HASH = _KEY.where(ApiKey.key_hash == bindparam("which"))
+_KEY_BY_ID = _KEY.where(ApiKey.key_id == bindparam("which"))
 _TEAMS_OF = select(TeamMember.user_id, TeamMember.team_id).where(
     TeamMember.user_id.in_(bindparam("user_ids", expanding=True))
 )
 
 
-def _principal_of(session: Session, which: ColumnElement[bool], address: str | None) -> Principal:
-    key = read(session, _KEY.where(which)).one_or_none()
+def _principal_of(
+    session: Session, statement: Select[*tuple[Any, ...]], which: str, address: str | None
+) -> Principal:
+    key = read(session, statement, which=which).one_or_none()
     if key is None or _fault(key) is not None:
         raise Unauthenticated("A valid API key is required.")
     dormancy.check_key(key.dormant, key.created_at)
@@ -349,7 +353,7 @@ def sign_in(session: Session, email: str, password: str, address: str | None, de
     """
     user_id = check_password(session, email, password).user_id
     principal = principal_for_user(session, user_id, address)
-    known_sign_ins.note(session, user_id, device, address)
+    known_sign_ins.note_sign_in(session, user_id, device, address)
     audit.record(session, principal, "signed in", "user", user_id, name=principal.name)
     session.flush()
     return user_id
@@ -359,7 +363,7 @@ def known_from(
     session: Session, email: str, device: str | None, address: str | None
 ) -> Known | None:
     """Return how the user with this email is known at this browser or address, if at all."""
-    return known_sign_ins.find(session, email_forms(email), device, address)
+    return known_sign_ins.find_known(session, email_forms(email), device, address)
 
 
 def sign_out(session: Session, principal: Principal) -> None:
@@ -383,7 +387,7 @@ def change_password(session: Session, principal: Principal, current: str, new: s
         )
     user.password_hash = hash_password(session, new, user, field="new_password")
     user.must_change_password = False
-    known_sign_ins.forget(session, user.user_id)
+    known_sign_ins.forget_sign_ins(session, user.user_id)
     audit.record(session, principal, "password changed", "user", user.user_id)
     session.flush()
 

@@ -16,9 +16,9 @@ from portal.services.access import keys, known_sign_ins
 from portal.services.audit import call_batches
 from portal.services.oauth_client.flows import sweep_flows
 from portal.services.runtime import runtime_of
-from portal.store.counts import sweep_counts
 from portal.store.database import read
 from portal.store.models import DATABASE_TIME, BrowserSession, time_of
+from portal.store.rate_counters import sweep_counts
 
 _SEEN_STEP = timedelta(seconds=60)
 _STRANGER_LIFETIME = timedelta(hours=1)
@@ -163,7 +163,7 @@ def sweep_sessions(session: Session, principal: Principal) -> None:
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= DATABASE_TIME))
     keys.sweep_keys(session, principal)
     sweep_flows(session)
-    known_sign_ins.sweep(session)
+    known_sign_ins.delete_unused_sign_ins(session)
     sweep_counts(session)
     call_batches.seal_abandoned(session, principal)
     call_batches.forget_old(session, principal)

@@ -15,10 +15,10 @@ from portal.domain.principals import Principal, Role
 from portal.domain.sign_in import (
     Identity,
     SignInProvider,
+    mapped_teams,
     may_come_in,
     read_identity,
     role_of,
-    teams_of,
 )
 from portal.services import audit
 from portal.services.access.by_email import find_by_email
@@ -232,7 +232,7 @@ def _apply_rules(
             select(Team).where(Team.team_alias.in_(provider.teams.values()))
         )
     }
-    wanted = {mapped[alias] for alias in teams_of(provider, identity) if alias in mapped}
+    wanted = {mapped[alias] for alias in mapped_teams(provider, identity) if alias in mapped}
     held = {
         member.team_id: member
         for member in session.scalars(

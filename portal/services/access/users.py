@@ -147,7 +147,7 @@ def delete_user(session: Session, principal: Principal, user_id: str) -> None:
     changes = audit.changed(_views(session, [user])[0], None)
     remove_grants(session, ("user", user_id))
     remove_grants_of_keys(session, ApiKey.user_id == user_id)
-    to_revoke = revocation.note(session, UserCredential.user_id == user_id)
+    to_revoke = revocation.note_for_revocation(session, UserCredential.user_id == user_id)
     session.delete(user)
     audit.record(
         session,
@@ -177,7 +177,7 @@ def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
     if fields.get("password"):
         user.password_hash = hash_password(session, str(fields["password"]), user)
         user.must_change_password = bool(fields.get("must_change_password", False))
-        known_sign_ins.forget(session, user.user_id)
+        known_sign_ins.forget_sign_ins(session, user.user_id)
 
 
 def _set_email(session: Session, user: User, given: object) -> None:

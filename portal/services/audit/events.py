@@ -1,8 +1,8 @@
 """Writing audit events, in the same transaction as the change that they record.
 
 Events name users only by id, because chained events cannot be edited and a user's name must be
-removable. `trail.py` looks names up for display, and verifies the chain: just before the commit,
-each event gets its sequence number, the hash of the previous event, and its own hash.
+removable; `trail.py` looks names up for display. Just before the commit, each event gets its
+sequence number, the hash of the previous event, and its own hash, which `verification.py` verifies.
 """
 
 import dataclasses

@@ -80,7 +80,7 @@ def append(session: Session, rows: Sequence[AuditEvent]) -> None:
             head.event_hash,
             key_id,
         )
-        row.event_hash = hash_of(row, key)
+        row.event_hash = hash_event(row, key)
         head = Head(row.sequence, row.event_hash)
     noted = noted or Preference(name=HEAD)
     value = {"sequence": head.sequence, "hash": head.event_hash, "key": key_id}
@@ -123,7 +123,7 @@ def read_head(session: Session) -> Head | None:
 
 def read_outside(session: Session) -> Head | None:
     """Return the head stored outside the tables; None if there is none."""
-    journal = journal_of(session)
+    journal = journal_in(session)
     if journal is not None:
         try:
             found = journal.head()
@@ -148,7 +148,7 @@ def read_outside(session: Session) -> Head | None:
 
 def is_kept_outside(session: Session) -> bool:
     """Return whether the head is stored outside, as after every first start of the portal."""
-    journal = journal_of(session)
+    journal = journal_in(session)
     if journal is not None:
         return journal.exists()
     if session.get_bind().dialect.name != "postgresql":
@@ -160,7 +160,7 @@ def is_kept_outside(session: Session) -> bool:
 
 def is_due_outside(session: Session) -> bool:
     """Return whether the head must be stored outside: after the first event and first start."""
-    if journal_of(session) is None and session.get_bind().dialect.name != "postgresql":
+    if journal_in(session) is None and session.get_bind().dialect.name != "postgresql":
         return False
     begun = select(Revocation.position).where(Revocation.op == JOURNAL_BEGINS).limit(1)
     return is_kept_outside(session) or session.scalar(begun) is not None
@@ -175,7 +175,7 @@ def holds(session: Session, head: Head) -> bool:
 def note_outside(session: Session) -> None:
     """Overwrite the outside head with the current one, after a restore, which is audited."""
     head = read_head(session) or _last(session)
-    if journal_of(session) is not None:
+    if journal_in(session) is not None:
         if head.event_hash is not None:
             session.info[_OUTSIDE] = (None, OutsideHead(head.sequence, head.event_hash))
     elif session.get_bind().dialect.name == "postgresql":
@@ -186,13 +186,13 @@ def note_outside(session: Session) -> None:
         )
 
 
-def journal_of(session: Session) -> FileJournal | None:
+def journal_in(session: Session) -> FileJournal | None:
     """Return the journal of an SQLite database."""
     found = session.info.get("journal")
     return found if isinstance(found, FileJournal) else None
 
 
-def hash_of(row: AuditEvent, key: bytes | None = None) -> str:
+def hash_event(row: AuditEvent, key: bytes | None = None) -> str:
     """Return the HMAC-SHA-256 under `key`, in hex, of an event and the previous hash.
 
     The input is JSON with sorted keys. Without a key, returns the plain SHA-256 of older events.
@@ -240,7 +240,7 @@ def earlier_digest(session: Session, *, without: frozenset[str] = frozenset()) -
     for row in session.scalars(query.execution_options(yield_per=500, populate_existing=True)):
         if row.event_id not in without:
             count += 1
-            digest.update(hash_of(row).encode())
+            digest.update(hash_event(row).encode())
     return count, digest.hexdigest()
 
 
@@ -250,7 +250,7 @@ def _note_outside(session: Session) -> None:
     if session.in_nested_transaction():
         return
     found = session.info.pop(_OUTSIDE, None)
-    journal = journal_of(session)
+    journal = journal_in(session)
     if found is None or journal is None or not journal.exists():
         return
     before, head = found
@@ -271,7 +271,7 @@ def _forget_outside(session: Session) -> None:
 
 def _announce(session: Session, before: Head, after: OutsideHead) -> None:
     """On SQLite, announce the next head before the commit, in case the process is killed."""
-    journal = journal_of(session)
+    journal = journal_in(session)
     if journal is None or not journal.exists():
         return
     with suppress(OSError, ValueError):  # as in `_note_outside`

@@ -34,7 +34,7 @@ def make_pack(session: Session, principal: Principal) -> Pack:
     Servers whose names are not valid in the registry are left out and counted.
     """
     authz.require(principal, Action.SERVER_CREATE)
-    entries = registry.list_all(session, principal)
+    entries = registry.list_server_json(session, principal)
     servers = {entry["name"].rpartition("/")[2]: entry["remotes"][0]["url"] for entry in entries}
     url = runtime_of(session).public_url
     return Pack(

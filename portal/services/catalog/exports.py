@@ -41,7 +41,7 @@ def export_catalog(session: Session, principal: Principal, file_name: str) -> st
     file_name = OLD_NAMES.get(file_name, file_name)
     if file_name not in FORMATS:
         raise InvalidInput("Choose mcp.json, server.json or catalog.yaml.", field="format")
-    entries = registry.list_all(session, principal)
+    entries = registry.list_server_json(session, principal)
     if file_name == "mcp.json":
         found = {
             entry["name"].rpartition("/")[2]: {"type": "http", "url": entry["remotes"][0]["url"]}

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from portal.domain.errors import InvalidInput, TooLarge
-from portal.domain.importing import Document, read_document
+from portal.domain.importing import ImportDocument, read_import
 from portal.upstream import yaml_text
 
 MOST_BYTES = 256 * 1024
@@ -28,7 +28,7 @@ _LENIENT = re.compile(
 _BLANK = re.compile(r"[^\n]")
 
 
-def parse_document(text: str) -> Document:
+def parse_document(text: str) -> ImportDocument:
     """Return the servers in `text`.
 
     Raises `TooLarge` over 256 KB, and `InvalidInput` naming line and column.
@@ -50,13 +50,13 @@ def parse_document(text: str) -> Document:
         lines = _json_lines(source)
     else:
         document, lines = _yaml(text)
-    return read_document(document, lines)
+    return read_import(document, lines)
 
 
-def understand(document: object) -> Document:
+def understand(document: object) -> ImportDocument:
     """Return the servers of a parsed document."""
     _check(document)
-    return read_document(document, {})
+    return read_import(document, {})
 
 
 def _check(document: object) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from portal.domain.destinations import Moved
 from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.import_secrets import Share, variable_name
-from portal.domain.importing import Document, Entry, with_choices
+from portal.domain.importing import ImportDocument, ImportEntry, with_choices
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, Transport, check_definition, origin_of
 from portal.services.runtime import runtime_of
@@ -95,7 +95,7 @@ class Plan:
         return sum(row.state == state for row in self.rows)
 
 
-def make_plan(session: Session, principal: Principal, document: Document) -> Plan:
+def make_plan(session: Session, principal: Principal, document: ImportDocument) -> Plan:
     """Return what an import of `document` would do now. Checks no permission; its callers do."""
     known = _stored_by_name(session, document)
     seen: dict[str, int] = {}
@@ -115,7 +115,7 @@ def make_plan(session: Session, principal: Principal, document: Document) -> Pla
 
 
 def _judge(
-    session: Session, entry: Entry, stored: Server | None, twin_line: int | None
+    session: Session, entry: ImportEntry, stored: Server | None, twin_line: int | None
 ) -> tuple[State, str]:
     if entry.fault:
         return State.WRONG, entry.fault
@@ -187,7 +187,7 @@ def _plain(value: object) -> object:
 
 
 def _moves(
-    session: Session, principal: Principal, stored: Server, entry: Entry
+    session: Session, principal: Principal, stored: Server, entry: ImportEntry
 ) -> tuple[Moved, ...]:
     """Return the stored secrets that an entry would send to another host.
 
@@ -202,7 +202,7 @@ def _moves(
 
 def _planned(
     number: int,
-    entry: Entry,
+    entry: ImportEntry,
     state: State,
     note: str,
     stored: Server | None,
@@ -230,7 +230,7 @@ def _planned(
     )
 
 
-def _stored_by_name(session: Session, document: Document) -> dict[str, Server]:
+def _stored_by_name(session: Session, document: ImportDocument) -> dict[str, Server]:
     """Return the stored servers by name and alias, as written and in lower case.
 
     An exact match takes precedence, because names can differ only in case.

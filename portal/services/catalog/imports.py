@@ -15,7 +15,7 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Forbidden, NotFound, PortalError
 from portal.domain.import_secrets import Share
-from portal.domain.importing import Document, Entry, with_choices
+from portal.domain.importing import ImportDocument, ImportEntry, with_choices
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.catalog.import_documents import parse_document
@@ -23,7 +23,7 @@ from portal.services.catalog.import_plan import Plan, Planned, State, make_plan,
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.servers import crud
-from portal.services.servers.secret_moves import refusal
+from portal.services.servers.secret_moves import move_conflict
 from portal.store.models import ImportDraft, Server, now
 
 SHARES = {share.value: share for share in Share}
@@ -47,7 +47,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImportResult:
     """The result of an import: changed names, and skipped and failed ones with the reason."""
 
     imported: tuple[tuple[str, str], ...]
@@ -55,7 +55,7 @@ class Outcome:
     errors: tuple[tuple[str, int, str], ...]
 
 
-def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
+def keep_document(session: Session, principal: Principal, text: str) -> Plan:
     """Parse a document and store it, sealed, for an import within the next hour."""
     authz.require(principal, Action.SERVER_CREATE)
     plan = make_plan(session, principal, parse_document(text))
@@ -74,7 +74,7 @@ def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
     return plan
 
 
-def get_draft(session: Session, principal: Principal) -> Plan:
+def plan_import(session: Session, principal: Principal) -> Plan:
     """Return what an import of the stored document would do now.
 
     Raises `NotFound` if it expired.
@@ -83,13 +83,13 @@ def get_draft(session: Session, principal: Principal) -> Plan:
     return make_plan(session, principal, parse_document(_draft_text(session, principal)))
 
 
-def drop_draft(session: Session, principal: Principal) -> None:
+def drop_document(session: Session, principal: Principal) -> None:
     """Delete the stored document."""
     authz.require(principal, Action.SERVER_CREATE)
     session.execute(delete(ImportDraft).where(ImportDraft.user_id == _person(principal)))
 
 
-def import_draft(session: Session, principal: Principal, choices: Choices) -> Outcome:
+def import_kept(session: Session, principal: Principal, choices: Choices) -> ImportResult:
     """Import the chosen entries of the stored document: all of them, or none if one fails."""
     authz.require(principal, Action.SERVER_CREATE)
     document = parse_document(_draft_text(session, principal))
@@ -98,13 +98,13 @@ def import_draft(session: Session, principal: Principal, choices: Choices) -> Ou
         error for error in outcome.errors if error[0] in _chosen_names(document, choices)
     ]
     if not chosen_wrong:
-        drop_draft(session, principal)
-    return Outcome(outcome.imported, outcome.skipped, tuple(chosen_wrong))
+        drop_document(session, principal)
+    return ImportResult(outcome.imported, outcome.skipped, tuple(chosen_wrong))
 
 
 def import_document(
-    session: Session, principal: Principal, document: Document, choices: Choices | None = None
-) -> Outcome:
+    session: Session, principal: Principal, document: ImportDocument, choices: Choices | None = None
+) -> ImportResult:
     """Import a document in one step: valid entries are imported, the others reported."""
     authz.require(principal, Action.SERVER_CREATE)
     return _run(session, principal, document, choices or Choices())
@@ -117,7 +117,7 @@ def import_text(
     *,
     update: bool = False,
     keep: bool | None = None,
-) -> Outcome:
+) -> ImportResult:
     """Import the text of a document; with `update`, also change servers that differ.
 
     An entry that would send stored secrets to another host is an error, unless `keep` says whether
@@ -131,7 +131,9 @@ def import_text(
     return _run(session, principal, document, Choices(chosen, keep_all=keep))
 
 
-def _run(session: Session, principal: Principal, document: Document, choices: Choices) -> Outcome:
+def _run(
+    session: Session, principal: Principal, document: ImportDocument, choices: Choices
+) -> ImportResult:
     imported: list[tuple[str, str]] = []
     skipped: list[tuple[str, str]] = []
     errors: list[tuple[str, int, str]] = []
@@ -165,11 +167,11 @@ def _run(session: Session, principal: Principal, document: Document, choices: Ch
             names=names,
         )
         session.flush()
-    return Outcome(tuple(imported), tuple(skipped), tuple(errors))
+    return ImportResult(tuple(imported), tuple(skipped), tuple(errors))
 
 
 def _import_one(
-    session: Session, principal: Principal, row: Planned, entry: Entry, choices: Choices
+    session: Session, principal: Principal, row: Planned, entry: ImportEntry, choices: Choices
 ) -> str:
     shares = {number: share for (of, number), share in choices.shares.items() if of == row.number}
     fields = with_choices(entry, shares, choices.otherwise)
@@ -189,11 +191,11 @@ def _import_one(
     unsaid = tuple(move for move in row.moves if move.secret not in typed)
     # A stored value that the document repeats, and that was chosen to become a variable.
     if keep is None and unsaid:
-        raise refusal(unsaid, change, 0)
+        raise move_conflict(unsaid, change, 0)
     return imported
 
 
-def _chosen_names(document: Document, choices: Choices) -> set[str]:
+def _chosen_names(document: ImportDocument, choices: Choices) -> set[str]:
     numbers = choices.numbers
     return {
         entry.name

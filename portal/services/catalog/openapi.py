@@ -24,7 +24,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import AuthType, check_url
 from portal.services.runtime import runtime_of
 from portal.store.database import release
-from portal.upstream.documents import MAX_DOCUMENT_BYTES, parse_document
+from portal.upstream.documents import MAX_DOCUMENT_BYTES, parse_openapi
 
 log = logging.getLogger("portal.catalog")
 FILE = Path(__file__).parents[2] / "data" / "openapi_apis.json"
@@ -69,18 +69,18 @@ class ApiEntry:
 
 @dataclass(frozen=True)
 class ToolRow:
-    """A tool in the preview; `tokens` is the approximate size of its definition for a model."""
+    """A tool in the preview; `context_tokens` is the approximate size of its definition."""
 
     name: str
     method: str
     path: str
     description: str
     arguments: int
-    tokens: int
+    context_tokens: int
 
 
 @dataclass(frozen=True)
-class Preview:
+class DocumentPreview:
     """The preview of a document.
 
     `spec_url` is empty for a file, `base_url` if the document has no usable server.
@@ -95,9 +95,9 @@ class Preview:
     left_out: int
 
     @property
-    def tokens(self) -> int:
+    def context_tokens(self) -> int:
         """The approximate number of model tokens for all tool definitions."""
-        return sum(tool.tokens for tool in self.tools)
+        return sum(tool.context_tokens for tool in self.tools)
 
 
 def list_apis(session: Session, principal: Principal, *, query: str = "") -> tuple[ApiEntry, ...]:
@@ -112,7 +112,7 @@ def get_api(session: Session, principal: Principal, name: str) -> ApiEntry | Non
     return next((entry for entry in list_apis(session, principal) if entry.name == name), None)
 
 
-def preview_url(session: Session, principal: Principal, spec_url: str) -> Preview:
+def preview_url(session: Session, principal: Principal, spec_url: str) -> DocumentPreview:
     """Fetch and preview a document. Raises `InvalidInput` or `InvalidRequest` on `spec_url`."""
     authz.require(principal, Action.SERVER_CREATE)
     if not spec_url:
@@ -127,12 +127,12 @@ def preview_url(session: Session, principal: Principal, spec_url: str) -> Previe
     return _preview(document, spec_url)
 
 
-def preview_file(session: Session, principal: Principal, content: bytes) -> Preview:
+def preview_file(session: Session, principal: Principal, content: bytes) -> DocumentPreview:
     """Preview an uploaded document without storing it. Raises `InvalidInput` on `file`."""
     authz.require(principal, Action.SERVER_CREATE)
     release(session)
     try:
-        return _preview(parse_document(content), "")
+        return _preview(parse_openapi(content), "")
     except DocumentError as error:
         raise InvalidInput(error.message, field="file") from None
 
@@ -173,7 +173,7 @@ def _searched(entry: ApiEntry) -> str:
     return f"{entry.name}\n{entry.title}\n{entry.description}\n{tools}".casefold()
 
 
-def _preview(document: Document, spec_url: str) -> Preview:
+def _preview(document: Document, spec_url: str) -> DocumentPreview:
     base = absolute_server(document.server, spec_url) or ""
     rows = tuple(
         ToolRow(
@@ -188,7 +188,7 @@ def _preview(document: Document, spec_url: str) -> Preview:
         )
         for operation in document.operations
     )
-    return Preview(
+    return DocumentPreview(
         document.title or "Untitled API",
         document.version,
         spec_url,

@@ -45,7 +45,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """A listed server: its `server.json`, and its creation and change times (UTC)."""
 
     server: dict[str, Any]
@@ -57,7 +57,7 @@ class Entry:
 class EntryPage:
     """One page of the registry; `next_cursor` is None on the last page."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[RegistryEntry, ...]
     next_cursor: tuple[str, str] | None
 
 
@@ -120,7 +120,7 @@ def list_entries(
     return EntryPage(_entries(session, rows), cursor)
 
 
-def get_entry(session: Session, name: str, version: str = "latest") -> Entry:
+def get_listed(session: Session, name: str, version: str = "latest") -> RegistryEntry:
     """Return one listed server by its full name. Raises `NotFound`.
 
     A server has only one version, the current one.
@@ -185,7 +185,7 @@ def server_json(session: Session, row: Any) -> dict[str, Any]:
     }
 
 
-def list_all(session: Session, principal: Principal) -> list[dict[str, Any]]:
+def list_server_json(session: Session, principal: Principal) -> list[dict[str, Any]]:
     """Return the `server.json` of every active server, listed or not, for an Admin's export."""
     authz.require(principal, Action.SERVER_CREATE)
     query = (
@@ -246,10 +246,10 @@ def _number_of(version: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _entries(session: Session, rows: Sequence[Any]) -> tuple[Entry, ...]:
+def _entries(session: Session, rows: Sequence[Any]) -> tuple[RegistryEntry, ...]:
     # An id may contain characters that registry names may not; such servers are left out.
     return tuple(
-        Entry(server_json(session, row), row.created_at, row.updated_at)
+        RegistryEntry(server_json(session, row), row.created_at, row.updated_at)
         for row in rows
         if _NAME.fullmatch(row.entry)
     )

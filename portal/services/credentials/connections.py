@@ -20,8 +20,12 @@ from portal.domain.upstream import HealthStatus
 from portal.services import audit
 from portal.services.credentials.states import ConnectionState, connection_state_of, view_connection
 from portal.services.oauth_client import service_tokens
-from portal.services.oauth_client.authorization_request import Departure, depart, usual_scopes
-from portal.services.oauth_client.authorization_response import exchanged, fault_of, refused
+from portal.services.oauth_client.authorization_request import (
+    ProviderRedirect,
+    depart,
+    usual_scopes,
+)
+from portal.services.oauth_client.authorization_response import exchanged, failed_outcome, refused
 from portal.services.oauth_client.discovery import authorization_of, identity_of
 from portal.services.oauth_client.flows import Flow, finish_flow, peek_flow
 from portal.services.oauth_client.registration import client_of, known_client
@@ -50,9 +54,9 @@ class Disconnected:
     said: str
 
 
-def begin(
+def begin_connection(
     session: Session, principal: Principal, server_id: str, *, browser: str, back: str = ""
-) -> Departure:
+) -> ProviderRedirect:
     """Prepare the redirect to a server's authorization server. Makes outgoing requests.
 
     `back` is a path on the portal to return to. Raises what `authorization_of` and `client_of`
@@ -78,7 +82,9 @@ def begin(
     )
 
 
-def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]) -> None:
+def complete_connection(
+    session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]
+) -> None:
     """Finish a connection with the authorization server's response.
 
     `answer` has a code or an error, and maybe `iss`. Stores the result in the flow, for its result
@@ -119,7 +125,7 @@ def get_state(session: Session, principal: Principal, server_id: str) -> Connect
     return connection_state_of(session, principal, row)
 
 
-def list_own(
+def list_connections(
     session: Session, principal: Principal
 ) -> list[tuple[ConnectionState, str | None, str | None]]:
     """Return the caller's connections with each server's name and alias, in one query.
@@ -196,7 +202,7 @@ def disconnect(session: Session, principal: Principal, server_id: str) -> Discon
     credential = session.get(UserCredential, (principal.user_id, found, KIND))
     if credential is None:
         return Disconnected(found, "")
-    held = token_store.opened(
+    held = token_store.opened_tokens(
         session, token_store.place_of(row, principal.user_id), credential.sealed
     )
     issuer = credential.issuer
@@ -262,7 +268,7 @@ def _completed(
         row = _find(session, principal, str(flow.server_id))
         found = authorization_of(session, row)
         row = _find(session, principal, str(flow.server_id))
-        if (fault := fault_of(row, found, begun, answer)) is not None:
+        if (fault := failed_outcome(row, found, begun, answer)) is not None:
             return outcome | fault
         return outcome | exchanged(session, principal, row, found, begun, answer["code"])
     except OAuthRefused as refusal:

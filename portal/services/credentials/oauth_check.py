@@ -8,7 +8,7 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from portal.authorization import Action
-from portal.domain.discovery import Step, Verdict, Walk, is_secure
+from portal.domain.discovery import DiscoveryStep, StepResult, Walk, is_secure
 from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer
 from portal.domain.oauth_advice import Registered, judge_abilities, judge_clients, judge_resource
@@ -16,7 +16,7 @@ from portal.domain.oauth_metadata import fault_of_metadata, words_of
 from portal.domain.oauth_origins import foreign_address, split_at
 from portal.domain.principals import Principal
 from portal.domain.public_address import Sighting, judge_address
-from portal.domain.servers import AuthType, OAuthFlow, origin_of
+from portal.domain.servers import AuthType, OAuthGrantType, origin_of
 from portal.services.instance_settings import load_preferences
 from portal.services.runtime import Runtime, runtime_of
 from portal.services.secrets.server_definition import opened
@@ -34,7 +34,7 @@ class Section:
 
     name: str
     about: str
-    steps: tuple[Step, ...]
+    steps: tuple[DiscoveryStep, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Report:
     sections: tuple[Section, ...]
     problems: int
     warnings: int
-    first: Step | None
+    first: DiscoveryStep | None
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def check_oauth(session: Session, principal: Principal, server_id: str, seen: Si
         ),
     )
     steps = [step for section in sections for step in section.steps]
-    problems = [step for step in steps if step.verdict is Verdict.FAIL]
-    warnings = [step for step in steps if step.verdict is Verdict.WARN]
+    problems = [step for step in steps if step.verdict is StepResult.FAIL]
+    warnings = [step for step in steps if step.verdict is StepResult.WARN]
     shown = tuple(section for section in sections if section.steps)
     return Report(
         patient.server_id,
@@ -139,7 +139,7 @@ def _patient(session: Session, row: Server) -> _Patient:
             public_url.startswith("https:"),
         ),
         is_oauth=row.auth_type in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE),
-        is_machine=row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
+        is_machine=row.oauth2_flow == OAuthGrantType.CLIENT_CREDENTIALS
         or row.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE,
     )
 
@@ -147,16 +147,16 @@ def _patient(session: Session, row: Server) -> _Patient:
 def _walk(runtime: Runtime, url: str) -> Walk:
     if not url:
         said = "The server has no URL, so its sign-in cannot be checked."
-        return Walk((Step("Ask the MCP server without a token", Verdict.WARN, said),))
+        return Walk((DiscoveryStep("Ask the MCP server without a token", StepResult.WARN, said),))
     try:
         return runtime.oauth.walk(url)
     except UpstreamFailure as failure:
         remedy = "Check that the server is running, and run the check again."
         return Walk(
             (
-                Step(
+                DiscoveryStep(
                     "Ask the MCP server without a token",
-                    Verdict.FAIL,
+                    StepResult.FAIL,
                     failure.message,
                     remedy=remedy,
                 ),
@@ -164,15 +164,15 @@ def _walk(runtime: Runtime, url: str) -> Walk:
         )
 
 
-def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
+def _of_server(walk: Walk, patient: _Patient) -> tuple[DiscoveryStep, ...]:
     steps = list(walk.steps)
     if not patient.is_oauth:
         said = "Its authentication is not set to OAuth, so users cannot connect in the portal."
         steps.insert(
             0,
-            Step(
+            DiscoveryStep(
                 "Read its configuration",
-                Verdict.WARN,
+                StepResult.WARN,
                 said,
                 remedy="Choose OAuth under Edit, Sign-in.",
             ),
@@ -202,21 +202,23 @@ def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
     return (*steps, *judged, judge_resource(walk, patient.urls["url"]))
 
 
-def _softened(step: Step) -> Step:
+def _softened(step: DiscoveryStep) -> DiscoveryStep:
     """Downgrade a discovery error to a warning, if the portal does not depend on it."""
-    return replace(step, verdict=Verdict.WARN) if step.verdict is Verdict.FAIL else step
+    return replace(step, verdict=StepResult.WARN) if step.verdict is StepResult.FAIL else step
 
 
-def _typed_addresses(typed: AuthorizationServer, found: AuthorizationServer | None) -> Step:
+def _typed_addresses(
+    typed: AuthorizationServer, found: AuthorizationServer | None
+) -> DiscoveryStep:
     title = "Use the addresses of the server's form"
     for name, address in (
         ("authorization", typed.authorization_endpoint),
         ("token", typed.token_endpoint),
     ):
         if address and not is_secure(address):
-            return Step(
+            return DiscoveryStep(
                 title,
-                Verdict.FAIL,
+                StepResult.FAIL,
                 f"The {name} URL is not https.",
                 remedy="Correct it under Edit, Sign-in.",
             )
@@ -229,11 +231,13 @@ def _typed_addresses(typed: AuthorizationServer, found: AuthorizationServer | No
             "If they are out of date, clear both URLs under Edit, Sign-in, to use the discovered"
             " ones."
         )
-        return Step(title, Verdict.WARN, said, remedy=remedy)
-    return Step(title, Verdict.OK, "They are complete, and override the discovered addresses.")
+        return DiscoveryStep(title, StepResult.WARN, said, remedy=remedy)
+    return DiscoveryStep(
+        title, StepResult.OK, "They are complete, and override the discovered addresses."
+    )
 
 
-def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> Step:
+def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> DiscoveryStep:
     _, called, origin = foreign
     said = (
         f"The {called} is at {origin}, but the server's own sign-in provider is at {found.issuer}."
@@ -242,15 +246,15 @@ def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> Step:
         "Under Edit, Sign-in, enter the authorization URL, the token URL and the registration"
         " URL, or none of them."
     )
-    return Step(
+    return DiscoveryStep(
         "Use the addresses of the server's form",
-        Verdict.FAIL,
+        StepResult.FAIL,
         f"{said} The portal sends nothing there.",
         remedy=remedy,
     )
 
 
-def _split(found: AuthorizationServer, split: tuple[str, str, str]) -> Step:
+def _split(found: AuthorizationServer, split: tuple[str, str, str]) -> DiscoveryStep:
     _, called, origin = split
     where = origin_of(found.registration_endpoint)
     said = (
@@ -260,26 +264,31 @@ def _split(found: AuthorizationServer, split: tuple[str, str, str]) -> Step:
     remedy = (
         "Register the portal at the provider manually, and enter its client ID under Edit, Sign-in."
     )
-    return Step(
-        "Compare where clients register and where they sign in", Verdict.FAIL, said, remedy=remedy
+    return DiscoveryStep(
+        "Compare where clients register and where they sign in",
+        StepResult.FAIL,
+        said,
+        remedy=remedy,
     )
 
 
-def _machine(registered: Registered) -> Step:
+def _machine(registered: Registered) -> DiscoveryStep:
     title = "Find the portal's client credentials"
     if registered.client_id and registered.client_secret:
-        return Step(title, Verdict.OK, "A client ID and secret are stored; no user has to sign in.")
+        return DiscoveryStep(
+            title, StepResult.OK, "A client ID and secret are stored; no user has to sign in."
+        )
     said = "The portal requests the token itself, but no client ID and secret are stored."
-    return Step(title, Verdict.FAIL, said, remedy="Store both under Edit, Sign-in.")
+    return DiscoveryStep(title, StepResult.FAIL, said, remedy="Store both under Edit, Sign-in.")
 
 
-def _of_clients(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
+def _of_clients(walk: Walk, patient: _Patient) -> tuple[DiscoveryStep, ...]:
     if walk.found is None or patient.is_machine or not patient.is_oauth:
         return ()
     return judge_clients(walk, patient.urls["url"])
 
 
-def _of_portal(runtime: Runtime, patient: _Patient) -> tuple[Step, ...]:
+def _of_portal(runtime: Runtime, patient: _Patient) -> tuple[DiscoveryStep, ...]:
     if patient.is_machine or not patient.is_oauth:
         return ()
     name = quote(patient.prefix, safe="")
@@ -294,7 +303,11 @@ def _of_portal(runtime: Runtime, patient: _Patient) -> tuple[Step, ...]:
     try:
         resource, server, client = runtime.oauth.read_own(asked)
     except UpstreamFailure as failure:
-        return (_unreached(Step("Read the portal's documents", Verdict.FAIL, failure.message)),)
+        return (
+            _unreached(
+                DiscoveryStep("Read the portal's documents", StepResult.FAIL, failure.message)
+            ),
+        )
     issuers = words_of(resource[1].get("authorization_servers"))
     return (
         _settled(
@@ -306,29 +319,29 @@ def _of_portal(runtime: Runtime, patient: _Patient) -> tuple[Step, ...]:
     )
 
 
-def _settled(read: tuple[Step, Mapping[str, Any]], fault: str) -> Step:
+def _settled(read: tuple[DiscoveryStep, Mapping[str, Any]], fault: str) -> DiscoveryStep:
     step, _ = read
     if step.status is None:
         return _unreached(step)
-    if step.verdict is Verdict.FAIL:
+    if step.verdict is StepResult.FAIL:
         return replace(step, remedy=_LET_THROUGH)
     if fault:
         return replace(
             step,
-            verdict=Verdict.FAIL,
+            verdict=StepResult.FAIL,
             said=fault,
             remedy=f"The response does not come from the portal. {_LET_THROUGH}",
         )
     return replace(step, said="It is complete.")
 
 
-def _unreached(step: Step) -> Step:
+def _unreached(step: DiscoveryStep) -> DiscoveryStep:
     # External clients may reach it even if the portal's own machine cannot.
     remedy = (
         "Check the host name, certificate and proxy of PORTAL_PUBLIC_URL. It may still work from"
         " outside."
     )
-    return replace(step, verdict=Verdict.WARN, said=f"From here: {step.said}", remedy=remedy)
+    return replace(step, verdict=StepResult.WARN, said=f"From here: {step.said}", remedy=remedy)
 
 
 def _fault_of_server(document: Mapping[str, Any], issuers: list[str], public_url: str) -> str:

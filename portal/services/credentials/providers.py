@@ -17,7 +17,7 @@ from portal.store.oauth_tables import ServerAuthorization
 
 
 @dataclass(frozen=True)
-class SignInProvider:
+class ProviderView:
     """A server's sign-in provider, its discovery time (UTC), and the number of connected users."""
 
     issuer: str
@@ -25,7 +25,7 @@ class SignInProvider:
     people: int
 
 
-def get_provider(session: Session, principal: Principal, server_id: str) -> SignInProvider | None:
+def get_provider(session: Session, principal: Principal, server_id: str) -> ProviderView | None:
     """Return the discovered provider; None if there is none, or if its URLs were entered."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     known = session.get(ServerAuthorization, row.server_id)
@@ -33,7 +33,7 @@ def get_provider(session: Session, principal: Principal, server_id: str) -> Sign
         return None
     connected = (UserCredential.server_id == row.server_id, UserCredential.kind == KIND)
     people = session.scalar(select(func.count()).select_from(UserCredential).where(*connected)) or 0
-    return SignInProvider(known.issuer, known.discovered_at, people)
+    return ProviderView(known.issuer, known.discovered_at, people)
 
 
 def forget_provider(session: Session, principal: Principal, server_id: str) -> int:
@@ -43,7 +43,7 @@ def forget_provider(session: Session, principal: Principal, server_id: str) -> i
     many users were disconnected.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
-    minted_tokens.forget(session, row)
+    minted_tokens.forget_authorization(session, row)
     connected = (UserCredential.server_id == row.server_id, UserCredential.kind == KIND)
     gone = session.execute(delete(UserCredential).where(*connected))
     people = int(getattr(gone, "rowcount", 0))
@@ -54,12 +54,12 @@ def forget_provider(session: Session, principal: Principal, server_id: str) -> i
     return people
 
 
-def sweep(session: Session, principal: Principal) -> None:
+def clean_up_tokens(session: Session, principal: Principal) -> None:
     """Delete expired shared tokens, and revoke tokens of deleted servers and users upstream.
 
     Commits, because it makes outgoing requests for a few seconds.
     """
-    service_tokens.sweep(session)
+    service_tokens.delete_expired_tokens(session)
     for (server_id, confirmed), number in revocation.ask_due(session).items():
         action = "connections revoked" if confirmed else "connections not revoked"
         audit.record(session, principal, action, "server", server_id, connections=number)

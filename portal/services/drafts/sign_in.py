@@ -24,8 +24,12 @@ from portal.domain.variables import Scope
 from portal.services import audit
 from portal.services.drafts.inheritance import checked, whole
 from portal.services.oauth_client import held_definitions, service_tokens
-from portal.services.oauth_client.authorization_request import Departure, depart, usual_scopes
-from portal.services.oauth_client.authorization_response import fault_of, refused, tokens_for
+from portal.services.oauth_client.authorization_request import (
+    ProviderRedirect,
+    depart,
+    usual_scopes,
+)
+from portal.services.oauth_client.authorization_response import failed_outcome, refused, tokens_for
 from portal.services.oauth_client.discovery import (
     authorization_of,
     identity_of,
@@ -65,7 +69,7 @@ class Draft:
     outcome: Mapping[str, Any] | None = None
 
 
-def hold(
+def hold_draft(
     session: Session,
     principal: Principal,
     fields: ServerFields,
@@ -88,7 +92,7 @@ def hold(
     earlier = _contents(session, principal, draft_id) if draft_id else None
     draft_id = draft_id if draft_id and earlier else new_id()
     contents = checked(session, draft_id, fields, whole(session, stored, fields, as_change=True))
-    row = unsaved.server_of(session, draft_id, draft_id, contents, author=None)
+    row = unsaved.unsaved_server(session, draft_id, draft_id, contents, author=None)
     if not needs_a_person(row) or is_exchange(row):
         raise InvalidRequest(
             "Users do not sign in to this type of server themselves.",
@@ -146,9 +150,9 @@ def get_draft(session: Session, principal: Principal, draft_id: str) -> Draft | 
     )
 
 
-def begin(
+def begin_draft_connection(
     session: Session, principal: Principal, draft_id: str, *, browser: str, back: str
-) -> Departure:
+) -> ProviderRedirect:
     """Prepare the redirect to a draft's authorization server. Makes outgoing requests.
 
     Commit the draft first. Raises what `authorization_of` and `client_of` raise.
@@ -170,7 +174,9 @@ def begin(
     )
 
 
-def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]) -> None:
+def complete_draft_connection(
+    session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]
+) -> None:
     """Exchange the response for a token, list the tools, and keep both with the draft for 300 s.
 
     Errors are stored as well; nothing is raised for errors of others.
@@ -237,7 +243,7 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
         issuer=got["issuer"],
         scopes=list(tokens.scopes),
     )
-    held_definitions.forget(session, draft_id)
+    held_definitions.delete_definition(session, draft_id)
     session.flush()
     return True
 
@@ -252,7 +258,7 @@ def _registration(
     token = route_of(session, row).key(TOKEN)
     found: dict[str, Any] | None = (earlier or {}).get("registration")
     if earlier is not None and found is not None:
-        before = unsaved.server_of(
+        before = unsaved.unsaved_server(
             session, row.server_id, row.server_id, earlier["fields"], author=None
         )
         return found if route_of(session, before).key(TOKEN) == token else None
@@ -269,7 +275,7 @@ def _pin(
         return pin_of(session, row, stored)
     if not earlier or not earlier.get("authorization"):
         return None
-    before = unsaved.server_of(
+    before = unsaved.unsaved_server(
         session, row.server_id, row.server_id, earlier["fields"], author=None
     )
     found: dict[str, Any] = earlier["authorization"]
@@ -302,7 +308,11 @@ def _completed(
     try:
         found = authorization_of(session, row)
         client = known_client(session, row, found.server, begun["client_id"])
-        fault = fault_of(row, found, begun, answer) if client is not None else {"state": "changed"}
+        fault = (
+            failed_outcome(row, found, begun, answer)
+            if client is not None
+            else {"state": "changed"}
+        )
         if client is None or fault is not None:
             return fault or {}, None
         said, tokens = tokens_for(session, found, client, begun, answer["code"])

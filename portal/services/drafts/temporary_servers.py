@@ -41,12 +41,16 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
     pin = None
     if stored is not None:
         pin = pin_of(
-            session, unsaved.server_of(session, server_id, server_id, contents, author=None), stored
+            session,
+            unsaved.unsaved_server(session, server_id, server_id, contents, author=None),
+            stored,
         )
     kept = held_definitions.hold(session, principal, server_id, {"fields": contents, "pin": pin})
     audit.record(session, principal, "definition held", "server", server_id, fields=sorted(fields))
     session.flush()
-    row = unsaved.server_of(session, server_id, kept.incarnation, contents, author=kept.created_by)
+    row = unsaved.unsaved_server(
+        session, server_id, kept.incarnation, contents, author=kept.created_by
+    )
     groups = tuple(fields.get("mcp_access_groups") or ())
     return replace(view_server(session, principal, row), mcp_access_groups=groups, teams=())
 
@@ -61,6 +65,6 @@ def _settled(
     return cast(ServerFields, {**fields, **{name: urls[name] for name in kept if name in urls}})
 
 
-def sweep(session: Session, _principal: Principal) -> None:
+def delete_expired_servers(session: Session, _principal: Principal) -> None:
     """Delete expired definitions."""
-    held_definitions.sweep(session)
+    held_definitions.delete_expired_definitions(session)

@@ -63,7 +63,7 @@ _OVER = (
 
 
 @dataclass(frozen=True)
-class Departure:
+class NextRedirect:
     """Where the browser goes next: the upstream, the app, or the consent page of a flow."""
 
     url: str = ""
@@ -101,7 +101,7 @@ def begin(
     browser: str | None,
     may_skip: bool = False,
     issuer: str | None = None,
-) -> Departure:
+) -> NextRedirect:
     """Start an MCP client's sign-in to a server. Makes outgoing requests.
 
     `issuer` is the portal's issuer in the metadata that the client read, if any. `browser` is the
@@ -132,9 +132,9 @@ def begin(
     contents |= {"name": known.client_name or "" if known else "", "registered": known is not None}
     if browser is None:
         contents |= {"key_id": principal.key_id}
-        return Departure(_departed(session, contents, principal.user_id, row.server_id, None))
+        return NextRedirect(_departed(session, contents, principal.user_id, row.server_id, None))
     if may_skip and known is None and _is_remembered(session, principal, row, asked, scopes):
-        return Departure(_departed(session, contents, principal.user_id, row.server_id, browser))
+        return NextRedirect(_departed(session, contents, principal.user_id, row.server_id, browser))
     flow_id, _ = begin_flow(
         session,
         CONSENT,
@@ -143,7 +143,7 @@ def begin(
         user_id=principal.user_id,
         server_id=row.server_id,
     )
-    return Departure(consent=flow_id)
+    return NextRedirect(consent=flow_id)
 
 
 def get_question(
@@ -180,7 +180,7 @@ def get_question(
 
 def decide(
     session: Session, principal: Principal, flow_id: str, browser: str, *, allow: bool
-) -> Departure:
+) -> NextRedirect:
     """Apply the user's decision once, and return where their browser goes next.
 
     That is the upstream, the app with a refusal, or the app with the code if the upstream was asked
@@ -206,15 +206,15 @@ def decide(
     if not allow:
         audit.record(session, principal, "app not allowed", "server", row.server_id, **details)
         refusal = {"error": "access_denied", "error_description": "The user denied access."}
-        return Departure(_to_client(begun, refusal), is_to_app=True)
+        return NextRedirect(_to_client(begun, refusal), is_to_app=True)
     if row.incarnation != begun["incarnation"]:
         raise InvalidRequest(_OVER)
     audit.record(session, principal, "app allowed", "server", row.server_id, **details)
     note_client_seen(session, begun["client_id"])
     _remember(session, principal, row, begun)
     if begun.get("code"):
-        return Departure(_with_code(session, flow, begun["code"]), is_to_app=True)
-    return Departure(_departed(session, begun, flow.user_id, row.server_id, browser))
+        return NextRedirect(_with_code(session, flow, begun["code"]), is_to_app=True)
+    return NextRedirect(_departed(session, begun, flow.user_id, row.server_id, browser))
 
 
 def _asking(session: Session, principal: Principal, flow: Flow, browser: str | None) -> Principal:
@@ -239,7 +239,7 @@ def _asking(session: Session, principal: Principal, flow: Flow, browser: str | N
 
 def bring_back(
     session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str], *, browser: str
-) -> Departure:
+) -> NextRedirect:
     """Return where to send an authorization server's response.
 
     That is the MCP client's redirect URI with the code or the error or, for a flow started with an
@@ -271,7 +271,7 @@ def bring_back(
             for name in ("error", "error_description", "error_uri")
             if answer.get(name)
         }
-        return Departure(_to_client(begun, said), is_to_app=True)
+        return NextRedirect(_to_client(begun, said), is_to_app=True)
     code = answer.get("code")
     if not code:
         raise InvalidRequest(
@@ -279,7 +279,7 @@ def bring_back(
             " missing)."
         )
     if begun["is_bound"]:
-        return Departure(_with_code(session, flow, code), is_to_app=True)
+        return NextRedirect(_with_code(session, flow, code), is_to_app=True)
     if not begun.get("key_id"):
         raise InvalidRequest(_OVER)  # the key's owner is unknown
     flow_id, _ = begin_flow(
@@ -290,7 +290,7 @@ def bring_back(
         user_id=flow.user_id,
         server_id=flow.server_id,
     )
-    return Departure(consent=flow_id)
+    return NextRedirect(consent=flow_id)
 
 
 def _with_code(session: Session, flow: Flow, code: str) -> str:

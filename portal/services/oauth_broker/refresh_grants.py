@@ -25,7 +25,7 @@ _ONCE_MORE = timedelta(minutes=10)
 _MOST_OF_A_CONSENT = 100
 
 
-def find(
+def find_grant(
     session: Session, principal: Principal, row: Server, asked: TokenRequest, issuer: str
 ) -> RefreshGrant:
     """Return the grant of a refresh token, if the caller may use it now.
@@ -51,7 +51,7 @@ def find(
     return known
 
 
-def note(session: Session, of: RefreshGrant, token: str) -> bool:
+def note_refresh_token(session: Session, of: RefreshGrant, token: str) -> bool:
     """Store the hash of a refresh token issued to a client, replacing its predecessor in `of`.
 
     Return whether it was stored: nothing is without the user's consent.

@@ -170,7 +170,7 @@ def _fits(principal: Principal, row: Server, flow: Flow, asked: TokenRequest) ->
 def _renewed(
     session: Session, principal: Principal, row: Server, found: Discovery, asked: TokenRequest
 ) -> dict[str, Any]:
-    app = refresh_grants.find(session, principal, row, asked, identity_of(found.server))
+    app = refresh_grants.find_grant(session, principal, row, asked, identity_of(found.server))
     session.expunge(app)
     client = upstream_client(
         session,
@@ -314,7 +314,7 @@ def _keep(
         return False
     is_noted = False
     if tokens.refresh_token and authz.is_known(principal):
-        is_noted = refresh_grants.note(session, app, tokens.refresh_token)
+        is_noted = refresh_grants.note_refresh_token(session, app, tokens.refresh_token)
     held = session.get(UserCredential, (person, row.server_id, KIND), populate_existing=True)
     if held is not None and held.renewable and token_store.is_usable(held, now()):
         session.commit()

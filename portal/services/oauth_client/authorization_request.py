@@ -19,7 +19,7 @@ from portal.store.models import Server
 
 
 @dataclass(frozen=True)
-class Departure:
+class ProviderRedirect:
     """The authorization URL, its host, and the name of the server."""
 
     url: str
@@ -51,7 +51,7 @@ def depart(
     user_id: str | None,
     browser: str,
     back: str,
-) -> Departure:
+) -> ProviderRedirect:
     """Start a flow of `kind`, and return where to send the browser.
 
     `back` is a path on the portal to return to.
@@ -81,7 +81,7 @@ def depart(
         **({"prompt": "consent"} if "offline_access" in scopes else {}),  # OpenID Connect Core, 11
     }
     url = with_parameters(found.server.authorization_endpoint, parameters)
-    return Departure(url, urlsplit(url).hostname or "", name_of(row))
+    return ProviderRedirect(url, urlsplit(url).hostname or "", name_of(row))
 
 
 def _challenge(verifier: str) -> str:

@@ -43,7 +43,7 @@ def is_from(found: Discovery, iss: str | None) -> bool:
     return iss == found.server.issuer if iss is not None else not found.server.sends_iss
 
 
-def fault_of(
+def failed_outcome(
     row: Server, found: Discovery, begun: Mapping[str, Any], answer: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """Return the outcome if the response has no code, or the server has changed; else None."""

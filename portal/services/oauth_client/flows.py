@@ -103,7 +103,7 @@ def find_flow(session: Session, state: str, *, kind: str) -> Flow | None:
     return _read(session, row) if row is not None and now() < row.expires_at <= _latest() else None
 
 
-def is_known(session: Session, state: str) -> bool:
+def is_pending(session: Session, state: str) -> bool:
     """Return whether a flow with this state is pending, in any browser."""
     waiting = (OAuthFlow.state_hash == digest(state), OAuthFlow.status == "pending", _is_live())
     return session.scalar(select(OAuthFlow.flow_id).where(*waiting)) is not None

@@ -107,12 +107,12 @@ def held_under(session: Session, server_id: str) -> tuple[TemporaryServer, dict[
     return (kept, contents) if kept is not None and contents is not None else None
 
 
-def forget(session: Session, server_id: str) -> None:
+def delete_definition(session: Session, server_id: str) -> None:
     """Delete a held definition."""
     session.execute(delete(TemporaryServer).where(TemporaryServer.server_id == server_id))
 
 
-def sweep(session: Session) -> None:
+def delete_expired_definitions(session: Session) -> None:
     """Delete expired definitions."""
     session.execute(delete(TemporaryServer).where(TemporaryServer.expires_at <= now()))
 

@@ -52,7 +52,7 @@ def end_shared(session: Session, row: Server) -> None:
     session.execute(delete(SharedToken).where(SharedToken.server_id == row.server_id))
 
 
-def forget(
+def forget_authorization(
     session: Session, row: Server, *, keep_issuer: bool = False, keep_registrations: bool = False
 ) -> None:
     """Delete what was discovered, registered and fetched for a server that changed, and its flows.

@@ -38,7 +38,7 @@ _KEPT = timedelta(days=1)
 _MOST_SECONDS = 10.0
 
 
-def note(session: Session, which: ColumnElement[bool]) -> int:
+def note_for_revocation(session: Session, which: ColumnElement[bool]) -> int:
     """Record tokens of matching credentials for revocation; return how many can be revoked."""
     noted = 0
     for credential in session.scalars(
@@ -85,7 +85,7 @@ def _request(session: Session, credential: UserCredential) -> dict[str, Any] | N
     known = session.get(ServerAuthorization, credential.server_id)
     if row is None or remembered(known) is None:
         return None
-    held = token_store.opened(
+    held = token_store.opened_tokens(
         session, token_store.place_of(row, credential.user_id), credential.sealed
     )
     try:

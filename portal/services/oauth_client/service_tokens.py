@@ -106,7 +106,7 @@ def exchanged_token(
     session: Session, row: Server, user_id: str, subject: str, *, refused: str = ""
 ) -> str:
     """Return a token for the server in exchange for the user's token `subject` (RFC 8693, 2.1)."""
-    holder = subject_of(user_id)
+    holder = subject_key(user_id)
     return _kept_or_fetched(
         session, row, holder, refused, lambda: _exchanged(session, row, holder, subject)
     )
@@ -133,18 +133,18 @@ def forget_exchanged(session: Session, server_id: str, user_id: str) -> None:
     """Delete the token exchanged for a user's token that was removed or replaced."""
     session.execute(
         delete(SharedToken).where(
-            SharedToken.server_id == server_id, SharedToken.subject == subject_of(user_id)
+            SharedToken.server_id == server_id, SharedToken.subject == subject_key(user_id)
         )
     )
 
 
-def sweep(session: Session) -> None:
+def delete_expired_tokens(session: Session) -> None:
     """Delete expired tokens."""
     waits_no_more = or_(SharedToken.wait_until.is_(None), SharedToken.wait_until <= now())
     session.execute(delete(SharedToken).where(SharedToken.expires_at <= now(), waits_no_more))
 
 
-def subject_of(user_id: str) -> str:
+def subject_key(user_id: str) -> str:
     """Return the key under which a user's exchanged token is stored."""
     return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
 

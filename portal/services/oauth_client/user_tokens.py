@@ -220,7 +220,7 @@ def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str
         select(*columns).where(*mine)
     ):
         place = token_store.place_of(of[server_id], user_id)
-        if (held := token_store.opened(session, place, sealed)) is not None:
+        if (held := token_store.opened_tokens(session, place, sealed)) is not None:
             found[server_id] = _Stored(
                 user_id,
                 server_id,

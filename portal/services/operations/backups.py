@@ -27,7 +27,7 @@ class Facts:
     rows: Mapping[str, int]
 
 
-def facts_of(session: Session, principal: Principal) -> Facts:
+def count_content(session: Session, principal: Principal) -> Facts:
     """Count what is in the database, whose schema may be older than this code."""
     authz.require(principal, Action.VAULT_MANAGE)
     head = hash_chain.read_head(session)
@@ -59,6 +59,6 @@ def begin_anew(
     authz.require(principal, Action.VAULT_MANAGE)
     end_short_lived(session)
     if not knows_what_ended:
-        dormancy.begin(session, "The database was restored without its revocation journal.")
+        dormancy.make_dormant(session, "The database was restored without its revocation journal.")
     audit.record(session, principal, "backup restored", "database", None, **facts)
     session.flush()

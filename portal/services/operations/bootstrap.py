@@ -16,7 +16,7 @@ from portal import environment
 from portal.authorization import Action
 from portal.domain.errors import Conflict, PortalError
 from portal.domain.principals import Principal, Role
-from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport, normalized_name
+from portal.domain.servers import AuthType, OAuthGrantType, ServerFields, Transport, normalized_name
 from portal.services import audit, instance_settings
 from portal.services.access import users
 from portal.services.access.keys import KeyDraft, issue_key
@@ -91,7 +91,7 @@ def apply_config(session: Session, principal: Principal, config: Mapping[str, An
         refused.append(
             RefusedEntry("", "mcp_servers must be a mapping of names to entries.", now())
         )
-    config_refusals.keep(session, refused)
+    config_refusals.keep_refusals(session, refused)
     settings = config.get("general_settings") or {}
     known = {
         k: v for k, v in settings.items() if k in instance_settings.Preferences.__dataclass_fields__
@@ -137,7 +137,7 @@ def _refused(
         **extra,
     )
     return RefusedEntry(
-        name, str(error), now(), before, secret_moves.moved(extra.get("secrets", ()))
+        name, str(error), now(), before, secret_moves.read_moves(extra.get("secrets", ()))
     )
 
 
@@ -196,7 +196,7 @@ def _put_config_server(
         wanted[name] = row.server_id
         said = Said(keep)
         check_result(session, row, fields)
-        secret_moves.record(
+        secret_moves.record_moves(
             session, principal, row, with_conflicts_named(session, row, fields, said)
         )
     else:
@@ -220,7 +220,7 @@ def _moved_entry(session: Session, principal: Principal, name: str) -> Server | 
     row = session.scalar(alike)
     if row is None or any(user_values.holders(session, row).values()):
         return row
-    if destinations.is_registered(session, row):
+    if destinations.has_registered_client(session, row):
         return row
     session.delete(row)
     audit.record(
@@ -238,7 +238,7 @@ def _fields(name: str, entry: Mapping[str, Any]) -> ServerFields:
     if entry.get("auth_type"):
         fields["auth_type"] = AuthType(str(entry["auth_type"]))
     if entry.get("oauth2_flow"):
-        fields["oauth2_flow"] = OAuthFlow(str(entry["oauth2_flow"]))
+        fields["oauth2_flow"] = OAuthGrantType(str(entry["oauth2_flow"]))
     value = entry.get("auth_value") or entry.get("authentication_token")
     credentials = {
         k: _resolved(entry[k]) for k in ("client_id", "client_secret", "scopes") if k in entry

@@ -12,8 +12,8 @@ from sqlalchemy import Engine, event, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from portal.services.audit.hash_chain import journal_of
-from portal.store.journal import Entry, FileJournal
+from portal.services.audit.hash_chain import journal_in
+from portal.store.journal import FileJournal, JournalEntry
 from portal.store.models import Preference, Revocation
 from portal.telemetry import metrics
 
@@ -23,9 +23,9 @@ NOTED = "journal_noted"
 _DUE = "entries for the journal"
 
 
-def entry_of(row: Revocation) -> Entry:
+def entry_of(row: Revocation) -> JournalEntry:
     """Return a row as a journal entry."""
-    return Entry(
+    return JournalEntry(
         row.position, row.entry_id, row.at.isoformat(), row.op, row.kind, row.subject, row.facts
     )
 
@@ -36,7 +36,7 @@ def catch_up(engine: Engine, journal: FileJournal) -> None:
     A failure to write is logged and counted, and the next commit tries again.
     """
 
-    def behind(position: int) -> Sequence[Entry]:
+    def behind(position: int) -> Sequence[JournalEntry]:
         with Session(engine.execution_options(portal_writes=False, portal_brief=False)) as own:
             query = (
                 select(Revocation)
@@ -54,7 +54,7 @@ def catch_up(engine: Engine, journal: FileJournal) -> None:
 
 @event.listens_for(Session, "before_commit")
 def _look(session: Session) -> None:
-    journal = journal_of(session)
+    journal = journal_in(session)
     if journal is None or session.in_nested_transaction():
         return
     options = session.get_bind().get_execution_options()
@@ -74,7 +74,7 @@ def _look(session: Session) -> None:
 
 @event.listens_for(Session, "after_commit")
 def _append(session: Session) -> None:
-    journal = journal_of(session)
+    journal = journal_in(session)
     if session.in_nested_transaction():
         return
     if journal is not None and session.info.pop(_DUE, False):

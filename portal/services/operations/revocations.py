@@ -29,14 +29,14 @@ from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.access import dormancy
 from portal.services.admins import other_admins
-from portal.services.audit import hash_chain, trail
+from portal.services.audit import hash_chain, verification
 from portal.services.operations import revoke_again
 from portal.services.operations.journaling import NOTED, catch_up, entry_of
 from portal.services.operations.restoring import end_short_lived
 from portal.services.operations.revoke_again import Ended
 from portal.store import watching
 from portal.store.database import hold_writers, take_turn
-from portal.store.journal import Contents, Entry, FileJournal
+from portal.store.journal import Contents, FileJournal, JournalEntry
 from portal.store.models import AuditEvent, Preference, Revocation, User, new_id, now
 
 _LOCK = 7_241_883_002
@@ -120,7 +120,7 @@ def reconcile(
         audit.record(
             session,
             principal,
-            trail.OLDER if is_older else trail.MISSING,
+            verification.OLDER if is_older else verification.MISSING,
             "database",
             None,
             ended=dict(ended),
@@ -130,7 +130,7 @@ def reconcile(
             restored=is_restored,
         )
     if because:
-        dormancy.begin(session, because)
+        dormancy.make_dormant(session, because)
     start = _start(session, found)
     session.flush()
     session.commit()
@@ -162,7 +162,7 @@ def is_begun(session: Session, principal: Principal) -> bool:
 def catch_up_due(session: Session, principal: Principal) -> None:
     """On SQLite, append what a killed process or an older version did not."""
     authz.require(principal, Action.VAULT_MANAGE)
-    journal = hash_chain.journal_of(session)
+    journal = hash_chain.journal_in(session)
     if journal is None or not journal.exists():
         return
     last = session.scalar(select(func.max(Revocation.position))) or 0
@@ -177,10 +177,10 @@ def wake(session: Session, principal: Principal) -> bool:
     Returns False if there was none.
     """
     authz.require(principal, Action.KEY_MANAGE)
-    state = dormancy.state_of(session)
+    state = dormancy.read_dormancy(session)
     if state is None:
         return False
-    dormancy.end(session)
+    dormancy.end_dormancy(session)
     audit.record(session, principal, "keys woken", "database", None, dormant_since=state["since"])
     session.flush()
     return True
@@ -189,7 +189,7 @@ def wake(session: Session, principal: Principal) -> bool:
 def dormant_because(session: Session, principal: Principal) -> str | None:
     """Return why everything is dormant; None if it is not."""
     authz.require(principal, Action.KEY_READ)
-    state = dormancy.state_of(session)
+    state = dormancy.read_dormancy(session)
     return str(state["because"]) if state else None
 
 
@@ -262,7 +262,9 @@ def _is_behind(session: Session) -> bool:
     return row is None or row.event_hash != lost.event_hash
 
 
-def _take_in(session: Session, missing: Sequence[Entry], extra: Sequence[Revocation]) -> None:
+def _take_in(
+    session: Session, missing: Sequence[JournalEntry], extra: Sequence[Revocation]
+) -> None:
     """Insert the journal's entries into the database; the database's own extra entries follow."""
     if not missing:
         return
@@ -284,7 +286,7 @@ def _take_in(session: Session, missing: Sequence[Entry], extra: Sequence[Revocat
         session.execute(insert(Revocation).values(row))
 
 
-def _row(entry: Entry, *, keeps_position: bool) -> dict[str, Any]:
+def _row(entry: JournalEntry, *, keeps_position: bool) -> dict[str, Any]:
     at = datetime.fromisoformat(entry.at)
     row = {
         "entry_id": entry.entry_id,
@@ -401,7 +403,7 @@ class _Schema(_Outside):
         query = f"select {columns} from {watching.SCHEMA}.revocations"  # noqa: S608
         rows = self._session.execute(text(f"{query} order by position, at"))
         entries = tuple(
-            Entry(r.position, r.entry_id, r.at.isoformat(), r.op, r.kind, r.subject, r.facts)
+            JournalEntry(r.position, r.entry_id, r.at.isoformat(), r.op, r.kind, r.subject, r.facts)
             for r in rows
         )
         copied = self._identity.made_as != self._made_as
@@ -427,6 +429,6 @@ class _Schema(_Outside):
 def _outside(session: Session, journal: FileJournal | None) -> _Outside:
     if session.get_bind().dialect.name == "postgresql":
         return _Schema(session)
-    journal = journal or hash_chain.journal_of(session)
+    journal = journal or hash_chain.journal_in(session)
     assert journal is not None
     return _File(journal)

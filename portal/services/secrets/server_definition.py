@@ -99,7 +99,7 @@ def route_from(
     )
 
 
-def origins_of(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> dict[str, str]:
+def origins_in(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> dict[str, str]:
     """Return the origin of each address in a definition; unlike paths, origins are not secret."""
     parts = list(secrets)
     hints = {s.field: s.hint for s in parts}

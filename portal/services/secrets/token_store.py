@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from portal.domain.oauth import TokenSet, pause_after
-from portal.domain.servers import AuthType, OAuthFlow
+from portal.domain.servers import AuthType, OAuthGrantType
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.store.models import Server, UserCredential, now
@@ -37,7 +37,7 @@ class HeldTokens:
 
 def is_machine(row: Server) -> bool:
     """Return whether the portal signs in itself with client credentials, the same for all users."""
-    return row.auth_type == AuthType.OAUTH2 and row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
+    return row.auth_type == AuthType.OAUTH2 and row.oauth2_flow == OAuthGrantType.CLIENT_CREDENTIALS
 
 
 def is_exchange(row: Server) -> bool:
@@ -50,7 +50,7 @@ def needs_a_person(row: Server) -> bool:
     return is_exchange(row) or (row.auth_type == AuthType.OAUTH2 and not is_machine(row))
 
 
-def opened(session: Session, place: Place, sealed: bytes | None) -> HeldTokens | None:
+def opened_tokens(session: Session, place: Place, sealed: bytes | None) -> HeldTokens | None:
     """Return the unsealed tokens; None if there are none or they are unreadable."""
     try:
         stored = json.loads(runtime_of(session).vault.open(sealed, place) or "null")

@@ -58,7 +58,7 @@ def holders(session: Session, row: Server) -> dict[str, set[str]]:
     return found
 
 
-def forget(session: Session, row: Server, secret: str) -> None:
+def delete_values(session: Session, row: Server, secret: str) -> None:
     """Delete what all users stored of one kind; see `holders`."""
     if secret not in _KIND:
         session.execute(delete(UserVariable).where(UserVariable.server_id == row.server_id))

@@ -38,7 +38,7 @@ _PLAIN = (
 )
 
 
-def facts_of(session: Session, row: Server) -> dict[str, object]:
+def audit_facts_of(session: Session, row: Server) -> dict[str, object]:
     """Return the facts of a server by name, such as `static_headers.X-Key` or `url.origin`."""
     facts: dict[str, object] = {name: getattr(row, name) for name in _PLAIN}
     facts = {

@@ -66,7 +66,7 @@ def cards_of(
     held = queries.keys_held(session, principal, rows)
     ids = [row.server_id for row in rows]
     required = queries.required_of(session, principal, ids)
-    changes = tool_snapshots.count_waiting(session, ids) if authz.has_admin_view(principal) else {}
+    changes = tool_snapshots.count_changes(session, ids) if authz.has_admin_view(principal) else {}
     sign_ins = queries.sign_ins(session, principal, rows)
     refused = _refused(session, rows) if authz.has_admin_view(principal) else {}
     cards = []

@@ -122,7 +122,7 @@ def change_row(
     with session.no_autoflush:
         refuse_taken_names(session, row)
     settled = with_conflicts_named(session, row, fields, said_by(session, principal, fields))
-    secret_moves.record(session, principal, row, settled)
+    secret_moves.record_moves(session, principal, row, settled)
     if settled.changed_auth or any(name in fields for name in _DECIDES_HEALTH):
         row.health_status, row.health_reason, row.health_error = "unknown", "never_checked", None
         row.health_checked_at, row.health_latency_ms, row.probe_started_at = None, None, None

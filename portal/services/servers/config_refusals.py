@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from portal.domain.destinations import Moved
-from portal.services.servers.secret_moves import as_json, moved, words
+from portal.services.servers.secret_moves import moves_as_json, read_moves, words
 from portal.store.database import read
 from portal.store.models import Preference, now
 
@@ -43,7 +43,7 @@ class RefusedEntry:
     @property
     def secrets(self) -> list[dict[str, object]]:
         """The secrets that would have moved, as refusals list them."""
-        return as_json(self.moves)
+        return moves_as_json(self.moves)
 
     @property
     def remedy(self) -> str:
@@ -51,7 +51,7 @@ class RefusedEntry:
         return WOULD_MOVE if self.moves else _AT_FAULT
 
 
-def keep(session: Session, refused: Sequence[RefusedEntry]) -> None:
+def keep_refusals(session: Session, refused: Sequence[RefusedEntry]) -> None:
     """Store the entries that this start refused, replacing those of the last start."""
     row = session.get(Preference, _NAME)
     if not refused:
@@ -81,6 +81,6 @@ def kept(session: Session) -> tuple[RefusedEntry, ...]:
         return ()
     at = datetime.fromisoformat(found["at"])
     return tuple(
-        RefusedEntry(e["entry"], e["why"], at, e["server_id"], moved(e["moves"]))
+        RefusedEntry(e["entry"], e["why"], at, e["server_id"], read_moves(e["moves"]))
         for e in found["entries"]
     )

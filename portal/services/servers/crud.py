@@ -21,7 +21,7 @@ from portal.services import audit
 from portal.services.oauth_client import revocation
 from portal.services.oauth_client.flows import forget_flows
 from portal.services.servers import kept_secrets, queries
-from portal.services.servers.audit_facts import facts_of
+from portal.services.servers.audit_facts import audit_facts_of
 from portal.services.servers.changes import (
     change_row,
     check_result,
@@ -171,7 +171,7 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
         server_id,
         name=_called(row),
         fields=_names(fields),
-        changes=audit.changed(None, facts_of(session, row)),
+        changes=audit.changed(None, audit_facts_of(session, row)),
     )
     return view_server(session, principal, row)
 
@@ -205,7 +205,7 @@ def change_server(
             field="version",
             current_version=row.version,
         )
-    before = facts_of(session, row)
+    before = audit_facts_of(session, row)
     settled = change_row(session, principal, row, fields)
     row.version += 1
     row.updated_by, row.updated_at = principal.signature, now()
@@ -218,7 +218,7 @@ def change_server(
         row.server_id,
         name=_called(row),
         fields=_names(fields),
-        changes=audit.changed(before, facts_of(session, row)),
+        changes=audit.changed(before, audit_facts_of(session, row)),
     )
     return view_server(session, principal, row), settled
 
@@ -229,12 +229,12 @@ def delete_server(session: Session, principal: Principal, server_id: str) -> str
         raise Forbidden("Only an Admin (PROXY_ADMIN) may delete MCP servers.")
     row = queries.find_server(session, principal, server_id, Action.SERVER_DELETE, lock=True).row
     name = _called(row)
-    changes = audit.changed(facts_of(session, row), None)
+    changes = audit.changed(audit_facts_of(session, row), None)
     # Grants stay as rows without a server: they grant nothing, but still limit their holder.
     session.execute(
         update(Grant).where(Grant.server_id == row.server_id).values(server_id=None, tools=[])
     )
-    to_revoke = revocation.note(session, UserCredential.server_id == row.server_id)
+    to_revoke = revocation.note_for_revocation(session, UserCredential.server_id == row.server_id)
     forget_flows(session, server_id=row.server_id)
     session.execute(delete(McpClient).where(McpClient.server_id == row.server_id))
     session.delete(row)

@@ -48,7 +48,7 @@ from portal.services.secrets.server_definition import (
     write_parts,
 )
 from portal.services.secrets.token_store import needs_a_person
-from portal.services.servers.secret_moves import Settled, refusal, secret_name
+from portal.services.servers.secret_moves import Settled, move_conflict, secret_name
 from portal.store.models import Server, ServerSecret, ServerVariable
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization
 from portal.store.vault import Place
@@ -216,7 +216,7 @@ def bind(session: Session, row: Server) -> bool:
     return bool(unbound or globals_)
 
 
-def is_registered(session: Session, row: Server) -> bool:
+def has_registered_client(session: Session, row: Server) -> bool:
     """Return whether the portal registered a client at a server's authorization server."""
     registered = select(OAuthClientRegistration.issuer).where(
         OAuthClientRegistration.server_id == row.server_id
@@ -250,7 +250,7 @@ def _settle(
     if runtime_of(session).write_only_globals and (said.trial or not said.may_carry_values):
         moves = (*moves, *_beside_others(row, before, after, unsent, moves))
     if moves and said.keep is None:
-        raise refusal(moves, fields, people)
+        raise move_conflict(moves, fields, people)
     if moves and said.keep and not said.may_carry_values:
         _refuse_unreadable(moves, fields, people)
     texts = {(s.field, s.name): _text_before(session, before, s) for s in stays}
@@ -344,7 +344,7 @@ def _moves(
             and before.globals.get(variable.name, (None,))[0] == variable.sealed
         ):
             held.append(Held(f"env_vars.{variable.name}"))
-    if of_people and is_registered(session, row):
+    if of_people and has_registered_client(session, row):
         held.append(Held("client_registration"))
     holders = user_values.holders(session, row) if of_people else {}
     held += [Held(secret, len(people)) for secret, people in holders.items() if people]
@@ -385,7 +385,7 @@ def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: i
     """Refuse to send values that the caller may not read to a host where they could."""
     unreadable = tuple(m for m in moves if m.secret.partition(".")[0] in _READABLE)
     if unreadable:
-        raise refusal(
+        raise move_conflict(
             unreadable,
             fields,
             people,
@@ -409,7 +409,7 @@ def _forget(session: Session, row: Server, moves: Iterable[Moved]) -> None:
     if not inspect(row).transient:
         for name in names:
             if name.startswith("people."):
-                user_values.forget(session, row, name)
+                user_values.delete_values(session, row, name)
 
 
 def _rebind(
@@ -486,14 +486,14 @@ def _end_minted(
         # A stored client stays with the issuer discovered for it, until it is sent to another host.
         signs_in = any(s.field == "credentials" and s.name in _CLIENT for s in row.secrets)
         stays = signs_in and before.route.key(TOKEN) == after.key(TOKEN)
-        minted_tokens.forget(
+        minted_tokens.forget_authorization(
             session, row, keep_issuer=stays, keep_registrations=stays and not moves_registration
         )
         return minted_tokens.end_connections(session, row)
     if before.minted.shared != now_minted.shared or moves:
         minted_tokens.end_shared(session, row)
     if moves_registration:
-        minted_tokens.forget(session, row, keep_issuer=True)
+        minted_tokens.forget_authorization(session, row, keep_issuer=True)
     return 0
 
 

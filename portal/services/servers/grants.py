@@ -315,11 +315,14 @@ def _tools_of(session: Session, toolset_ids: Collection[str]) -> dict[str, _Tool
     """Return the tools of each toolset by server, with their stored names."""
     found: dict[str, _Tools] = {toolset_id: {} for toolset_id in toolset_ids}
     if toolset_ids:
-        for entry in session.scalars(
-            select(ToolsetTool).where(ToolsetTool.toolset_id.in_(toolset_ids))
-        ):
-            found[entry.toolset_id].setdefault(entry.server_id, set()).add(entry.tool_name)
+        for toolset_id, server_id, tool_name in read(session, _TOOLS, ids=sorted(toolset_ids)):
+            found[toolset_id].setdefault(server_id, set()).add(tool_name)
     return found
+
+
+_TOOLS = select(ToolsetTool.toolset_id, ToolsetTool.server_id, ToolsetTool.tool_name).where(
+    ToolsetTool.toolset_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def _holdings(holder: Holder, grants: Sequence[Any], toolsets: Mapping[str, _Tools]) -> Holdings:

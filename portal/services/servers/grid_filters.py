@@ -23,7 +23,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from portal import authorization as authz
 from portal.authorization import Horizon
 from portal.domain.principals import Principal, Reach
-from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthGrantType
 from portal.services.secrets.token_store import KIND
 from portal.services.servers.grants import holdings
 from portal.services.servers.tool_snapshots import WAITING
@@ -149,7 +149,7 @@ def _asking(horizon: Horizon) -> ColumnElement[bool]:
 
 def asks_for_sign_in() -> ColumnElement[bool]:
     """Return the condition on `Server` that is equivalent to `needs_a_person`."""
-    by_itself = func.coalesce(Server.oauth2_flow, "") == OAuthFlow.CLIENT_CREDENTIALS.value
+    by_itself = func.coalesce(Server.oauth2_flow, "") == OAuthGrantType.CLIENT_CREDENTIALS.value
     return or_(
         Server.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE.value,
         and_(Server.auth_type == AuthType.OAUTH2.value, ~by_itself),

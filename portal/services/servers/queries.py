@@ -72,14 +72,7 @@ def find_server(
     admin view and `Forbidden` without, whether the server exists or not, so that ids cannot be
     guessed; and `LookOnly` for callers who may see it but not do `action`.
     """
-    query = select(Server).where(is_called(reference))
-    # Ids take precedence, so that no server can shadow another by using its id as a name.
-    query = (
-        query.order_by((Server.server_id == reference).desc())
-        .limit(1)
-        .options(*(PARTS if parts else ()))
-    )
-    row = session.scalar(query.with_for_update(of=Server) if lock else query)
+    row = session.scalar(_FIND[parts, lock], {"reference": reference})
     server = facts(session, row) if row else None
     if server is None or not authz.may_see(principal, server):
         if authz.has_admin_view(principal):
@@ -92,11 +85,32 @@ def find_server(
     return server
 
 
-def is_called(reference: str) -> ColumnElement[bool]:
+def is_called(reference: str | BindParameter[str]) -> ColumnElement[bool]:
     """Return the condition that a server has this id, name or alias."""
     return or_(
         Server.server_id == reference, Server.alias == reference, Server.server_name == reference
     )
+
+
+def _found(*, parts: bool, lock: bool) -> Select[Server]:
+    reference: BindParameter[str] = bindparam("reference")
+    # Ids take precedence, so that no server can shadow another by using its id as a name.
+    query = (
+        select(Server)
+        .where(is_called(reference))
+        .order_by((Server.server_id == reference).desc())
+        .limit(1)
+        .options(*(PARTS if parts else ()))
+    )
+    return query.with_for_update(of=Server) if lock else query
+
+
+# Made once, because nearly every request finds a server; making it takes longer than running it.
+_FIND = {
+    (parts, lock): _found(parts=parts, lock=lock)
+    for parts in (True, False)
+    for lock in (True, False)
+}
 
 
 def facts(session: Session, row: Server) -> ServerFacts:
@@ -161,7 +175,7 @@ Parts = tuple[Sequence[ServerSecret], Sequence[ServerVariable]]
 """The sealed parts of a server, or rows that read like them; its credentials may be missing."""
 
 
-def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
+def shown_parts(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
     """Return the parts of each server that can be shown, as plain rows.
 
     Of the credentials, reads only the token exchange endpoint.

@@ -14,7 +14,7 @@ from portal.domain.principals import Principal
 from portal.domain.submissions import label_of
 from portal.services import audit
 from portal.services.runtime import runtime_of
-from portal.services.secrets.server_definition import origins_of, route_of
+from portal.services.secrets.server_definition import origins_in, route_of
 from portal.store.models import Server, ServerSecret
 
 _AT_COMMAND = (COMMAND, COMMAND_LINE)
@@ -38,7 +38,7 @@ class Settled:
         if self.moved:
             said |= {
                 "keep_credentials": self.keep,
-                "secrets": as_json(self.moved),
+                "secrets": moves_as_json(self.moved),
                 "people": self.people,
             }
         if self.dropped:
@@ -89,7 +89,7 @@ class Address:
 
 def addresses(session: Session, row: Server) -> tuple[Address, ...]:
     """Return the origin of each address in a server's definition."""
-    return addresses_among(origins_of(runtime_of(session).vault, row, row.secrets), row.address)
+    return addresses_among(origins_in(runtime_of(session).vault, row, row.secrets), row.address)
 
 
 def addresses_among(origins: Mapping[str, str], own: str | None) -> tuple[Address, ...]:
@@ -115,7 +115,7 @@ def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple
             own = part in _AT_COMMAND or _host_of(to) in (None, _host_of(route.address))
             found.setdefault((name, to), Going(name, to, move.before if move else "", own))
     rest = (
-        Going(name_of(m), m.after, m.before, _host_of(m.after) == _host_of(route.address))
+        Going(moved_name(m), m.after, m.before, _host_of(m.after) == _host_of(route.address))
         for m in before.values()
     )
     return tuple(sorted((*found.values(), *rest), key=lambda g: (g.is_own_host, g.secret)))
@@ -123,10 +123,10 @@ def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple
 
 def _host_of(origin: str | None) -> str | None:
     """Return the normalized host of an origin; None if it is not an origin, as before discovery."""
-    return urlsplit(destinations.canonical(origin)).hostname
+    return urlsplit(destinations.canonical_origin(origin)).hostname
 
 
-def record(session: Session, principal: Principal, row: Server, settled: Settled) -> None:
+def record_moves(session: Session, principal: Principal, row: Server, settled: Settled) -> None:
     """Record in the audit log what happened to stored secrets, with both origins."""
     target = ("server", row.server_id)
     if settled.moved:
@@ -138,7 +138,7 @@ def record(session: Session, principal: Principal, row: Server, settled: Settled
             *target,
             name=row.server_name,
             keep_credentials=bool(settled.keep),
-            secrets=as_json(settled.moved),
+            secrets=moves_as_json(settled.moved),
             people=settled.people,
         )
     if settled.dropped:
@@ -163,7 +163,7 @@ def record(session: Session, principal: Principal, row: Server, settled: Settled
         )
 
 
-def as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
+def moves_as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
     """Return moves as the API and the audit log list them."""
     return [
         {
@@ -178,15 +178,15 @@ def as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
 
 def words(moves: Iterable[Moved]) -> str:
     """Return moves as a phrase."""
-    return "; ".join(f"{name_of(m)} (from {m.before} to {m.after})" for m in moves)
+    return "; ".join(f"{moved_name(m)} (from {m.before} to {m.after})" for m in moves)
 
 
-def moved(said: Iterable[Mapping[str, Any]]) -> tuple[Moved, ...]:
-    """Parse moves from `as_json`. The part of the route is not included."""
+def read_moves(said: Iterable[Mapping[str, Any]]) -> tuple[Moved, ...]:
+    """Parse moves from `moves_as_json`. The part of the route is not included."""
     return tuple(Moved(m["secret"], m["from"], m["to"], "", m.get("people", 0)) for m in said)
 
 
-def name_of(move: Moved) -> str:
+def moved_name(move: Moved) -> str:
     """Return the name of a secret for people; users' secrets by their number."""
     who = "1 person" if move.people == 1 else f"{move.people} people"
     called = {
@@ -199,7 +199,7 @@ def name_of(move: Moved) -> str:
     return called.get(move.secret, move.secret)
 
 
-def refusal(
+def move_conflict(
     moves: tuple[Moved, ...], sent: Iterable[str], people: int, *, why: str = ""
 ) -> Conflict:
     """Build the `Conflict` that lists each secret that would move, and how to resolve it."""
@@ -211,7 +211,7 @@ def refusal(
         f"Stored secrets would be sent to another host: {words(moves)}. {why}",
         code="credentials_would_move",
         field=destinations.field_at_fault(moves, sent),
-        secrets=as_json(moves),
+        secrets=moves_as_json(moves),
         people=people,
     )
 

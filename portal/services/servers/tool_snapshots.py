@@ -37,7 +37,7 @@ _OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 
 
 @dataclass(frozen=True)
-class Entry:
+class SeenTool:
     """A tool as it was seen: its name, the hash of its definition, and the stored part of it."""
 
     name: str
@@ -85,27 +85,27 @@ def known_names(session: Session, server_id: str) -> frozenset[str]:
     return frozenset(session.scalars(query))
 
 
-def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
+def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, SeenTool]:
     """Return the tools of a list by their stored names; repeated names get a number."""
-    found: dict[str, Entry] = {}
+    found: dict[str, SeenTool] = {}
     left = _MOST_BYTES
     for tool in tools:
         definition = definition_diff.definition_of(tool.wire)
         kept = definition_diff.kept_of(definition, left)
-        left -= len(definition_diff.canonical(kept))
+        left -= len(definition_diff.canonical_json(kept))
         key = _key_of(tool.name)
         number = 1
         while key in found:
             number += 1
             key = f"{_key_of(tool.name)} ({number})"
-        found[key] = Entry(tool.name, definition_diff.hash_of(definition), kept)
+        found[key] = SeenTool(tool.name, definition_diff.definition_hash(definition), kept)
     return found
 
 
 def is_news(
-    session: Session, subject: Subject, entries: Mapping[str, Entry], *, by_admin: bool
+    session: Session, subject: Subject, entries: Mapping[str, SeenTool], *, by_admin: bool
 ) -> bool:
-    """Return whether `compare` would write anything. Only reads."""
+    """Return whether `compare_tools` would write anything. Only reads."""
     first_at = session.scalar(
         select(ToolSight.first_at).where(ToolSight.server_id == subject.server_id)
     )
@@ -115,11 +115,11 @@ def is_news(
     )
 
 
-def compare(
+def compare_tools(
     session: Session,
     principal: Principal,
     subject: Subject,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, SeenTool],
     *,
     by_admin: bool,
 ) -> None:
@@ -146,7 +146,7 @@ def compare(
     session.flush()
 
 
-def count_waiting(session: Session, ids: Collection[str]) -> dict[str, int]:
+def count_changes(session: Session, ids: Collection[str]) -> dict[str, int]:
     """Count the waiting changes of each server; servers without any are left out."""
     return dict(read(session, _COUNTS, ids=list(ids)).all())
 
@@ -177,7 +177,7 @@ def claim_look(session: Session, subject: Subject, not_since: datetime) -> bool:
 
 
 def remember_probe(
-    session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry]
+    session: Session, principal: Principal, subject: Subject, entries: Mapping[str, SeenTool]
 ) -> None:
     """Store what a reviewer saw of a submission, until it is approved."""
     sight = _claim(session, subject)
@@ -197,7 +197,9 @@ def accept_probed(session: Session, principal: Principal, row: Server) -> dict[s
     probed, sight.probed = sight.probed, None
     if probed["version"] != row.version:
         return {}
-    entries = {key: Entry(e["name"], e["sha256"], e["kept"]) for key, e in probed["tools"].items()}
+    entries = {
+        key: SeenTool(e["name"], e["sha256"], e["kept"]) for key, e in probed["tools"].items()
+    }
     if sight.first_at is None:
         sight.first_at, sight.first_by = now(), principal.signature
     session.execute(delete(AcceptedTool).where(AcceptedTool.server_id == row.server_id))
@@ -243,7 +245,7 @@ def _rows(session: Session, subject: Subject, *, lock: bool = False) -> dict[str
 
 
 def _take_over(
-    session: Session, principal: Principal, server_id: str, entries: Mapping[str, Entry]
+    session: Session, principal: Principal, server_id: str, entries: Mapping[str, SeenTool]
 ) -> None:
     at = now()
     session.add_all(
@@ -261,7 +263,10 @@ def _take_over(
 
 
 def _news(
-    rows: Mapping[str, AcceptedTool], entries: Mapping[str, Entry], subject: Subject, by_admin: bool
+    rows: Mapping[str, AcceptedTool],
+    entries: Mapping[str, SeenTool],
+    subject: Subject,
+    by_admin: bool,
 ) -> Iterator[tuple[str, str]]:
     """Yield the tools to update, each with its new state; `gone` means added and removed again."""
     for key, entry in entries.items():
@@ -295,7 +300,7 @@ def _note(
     session: Session,
     principal: Principal,
     subject: Subject,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, SeenTool],
     by_admin: bool,
 ) -> None:
     rows = _rows(session, subject, lock=True)

@@ -28,7 +28,7 @@ def load_temporary(session: Session, server_id: str) -> Server | None:
     if held is None:
         return None
     kept, contents = held
-    return server_of(
+    return unsaved_server(
         session, kept.server_id, kept.incarnation, contents["fields"], author=kept.created_by
     )
 
@@ -38,7 +38,7 @@ def find_temporary(session: Session, principal: Principal, server_id: str) -> Se
     return load_temporary(session, server_id) if authz.has_admin_view(principal) else None
 
 
-def server_of(
+def unsaved_server(
     session: Session,
     server_id: str,
     incarnation: str,

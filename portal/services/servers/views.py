@@ -16,7 +16,7 @@ from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus
 from portal.domain.variables import Scope
 from portal.services.runtime import Runtime, runtime_of
-from portal.services.secrets.server_definition import global_of, origins_of, route_from, value_of
+from portal.services.secrets.server_definition import global_of, origins_in, route_from, value_of
 from portal.services.secrets.token_store import needs_a_person
 from portal.services.servers import queries
 from portal.store.models import Server, ServerVariable, User
@@ -205,7 +205,7 @@ def list_objects(
     session: Session, principal: Principal, rows: Sequence[Row[Any]]
 ) -> list[dict[str, Any]]:
     """Return rows of `columns_of` as wire format objects, without building views."""
-    parts = queries.parts_of(session, rows) if queries.shows_parts(principal) else None
+    parts = queries.shown_parts(session, rows) if queries.shows_parts(principal) else None
     servers = cast(Sequence[Server], rows)
     return list(
         _objects(session, principal, shown_fields(principal), servers, rows, parts, masked=False)
@@ -302,7 +302,7 @@ def _parts(
             found[name] = opened_url if verbatim else secret.hint
         else:
             found[name][secret.name] = (text or "") if verbatim else MASK
-    found["origins"] = origins_of(runtime.vault, row, secrets)
+    found["origins"] = origins_in(runtime.vault, row, secrets)
     found["env_vars"] = tuple([_variable(runtime, row, variable, route) for variable in variables])
     return found
 

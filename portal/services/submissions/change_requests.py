@@ -10,17 +10,24 @@ from sqlalchemy.orm import Session
 from portal.domain.destinations import Moved
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import OPERATOR, Principal
-from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport
+from portal.domain.servers import (
+    KEPT,
+    URL_FIELDS,
+    AuthType,
+    OAuthGrantType,
+    ServerFields,
+    Transport,
+)
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.servers.changes import change_row
 from portal.services.servers.destinations import would_move
-from portal.services.servers.secret_moves import Settled, refusal
-from portal.services.submissions.facts import Facts, facts_of
+from portal.services.servers.secret_moves import Settled, move_conflict
+from portal.services.submissions.facts import Facts, review_facts_of
 from portal.store.models import Proposal, Server, now
 
 _KEPT_MARK = {"kept": True}
-_WORDS = {"transport": Transport, "auth_type": AuthType, "oauth2_flow": OAuthFlow}
+_WORDS = {"transport": Transport, "auth_type": AuthType, "oauth2_flow": OAuthGrantType}
 # In other fields, the marker is user input.
 _MAY_BE_KEPT = (*URL_FIELDS, "static_headers", "env", "env_vars")
 
@@ -49,7 +56,9 @@ def write_change(
     return change_row(session, principal, row, ServerFields(**{**fields, **said}))  # type: ignore[typeddict-item]
 
 
-def resubmit(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Settled:
+def rewrite_waiting(
+    session: Session, principal: Principal, row: Server, fields: ServerFields
+) -> Settled:
     """Change a server that is not live.
 
     Deletes what users stored for it if that would move, and audits this. Raises what `write_change`
@@ -64,7 +73,7 @@ def refuse_own(moves: tuple[Moved, ...], fields: ServerFields) -> None:
     """Raise `Conflict` if a Member's change moves secrets of the server's definition."""
     own = tuple(m for m in moves if not m.secret.startswith(("people.", "client_registration")))
     if own:
-        raise refusal(
+        raise move_conflict(
             own,
             fields,
             0,
@@ -100,7 +109,7 @@ def propose(
 ) -> Facts:
     """Store a change for review, replacing a waiting one, and return the resulting facts."""
     with as_if_changed(session, principal, row, fields):
-        facts = facts_of(session, row)
+        facts = review_facts_of(session, row)
     proposal = session.get(Proposal, row.server_id) or Proposal(server_id=row.server_id)
     proposal.sealed = runtime_of(session).vault.seal(
         json.dumps(_packed(fields)), bindings.of_proposal(row)

@@ -21,7 +21,7 @@ from portal.services.secrets.server_definition import opened, route_of
 from portal.services.servers import destinations, queries, tool_snapshots
 from portal.services.servers.views import ServerView, view_server
 from portal.services.submissions import change_requests
-from portal.services.submissions.facts import facts_of
+from portal.services.submissions.facts import review_facts_of
 from portal.services.submissions.history import note_step, why_not_approve
 from portal.store.database import release
 from portal.store.models import ApiKey, Grant, Proposal, Server, Team, User, now
@@ -83,7 +83,11 @@ def approve(
     row.approval_status = ApprovalStatus.ACTIVE.value
     _decided(session, principal, row)
     note_step(
-        session, row, principal.signature, Step.APPROVED, {**facts_of(session, row), "tools": tools}
+        session,
+        row,
+        principal.signature,
+        Step.APPROVED,
+        {**review_facts_of(session, row), "tools": tools},
     )
     audit.record(
         session,
@@ -130,7 +134,12 @@ def reject(
     row.review_notes = (notes or "").strip() or None
     _decided(session, principal, row)
     note_step(
-        session, row, principal.signature, Step.REJECTED, facts_of(session, row), row.review_notes
+        session,
+        row,
+        principal.signature,
+        Step.REJECTED,
+        review_facts_of(session, row),
+        row.review_notes,
     )
     audit.record(
         session,
@@ -146,7 +155,7 @@ def reject(
     return view_server(session, principal, row)
 
 
-def decline(
+def decline_change(
     session: Session,
     principal: Principal,
     server_id: str,
@@ -167,7 +176,12 @@ def decline(
     row.review_notes = (notes or "").strip() or None
     _decided(session, principal, row)
     note_step(
-        session, row, principal.signature, Step.DECLINED, facts_of(session, row), row.review_notes
+        session,
+        row,
+        principal.signature,
+        Step.DECLINED,
+        review_facts_of(session, row),
+        row.review_notes,
     )
     audit.record(
         session, principal, "server change declined", "server", row.server_id, name=row.server_name
@@ -176,7 +190,7 @@ def decline(
     return view_server(session, principal, row)
 
 
-def decide(
+def decide_all(
     session: Session,
     principal: Principal,
     verdict: Step,
@@ -244,7 +258,7 @@ def _one(
     if verdict is Step.APPROVED:
         return approve(session, principal, server_id, version=version, keep=keep)
     if verdict is Step.DECLINED:
-        return decline(session, principal, server_id, notes, version=version)
+        return decline_change(session, principal, server_id, notes, version=version)
     return reject(session, principal, server_id, notes, version=version)
 
 

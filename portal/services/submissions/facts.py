@@ -48,7 +48,7 @@ class Check:
     passes: bool
 
 
-def facts_of(session: Session, row: Server) -> Facts:
+def review_facts_of(session: Session, row: Server) -> Facts:
     """Return the facts of a server.
 
     A URL is its origin and an HMAC-SHA256 bound to the row, because the path may be secret.

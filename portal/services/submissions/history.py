@@ -89,14 +89,14 @@ def history_of(session: Session, server_id: str) -> tuple[HistoryStep, ...]:
         .order_by(Review.at.desc(), Review.review_id)
         .limit(200)
     ).all()
-    names = names_of(session, {row.actor for row in rows})
+    names = names_by_id(session, {row.actor for row in rows})
     return tuple(
         HistoryStep(row.at, Step(row.verdict).label, names.get(row.actor, row.actor), row.notes)
         for row in rows
     )
 
 
-def names_of(session: Session, ids: Iterable[str | None]) -> dict[str, str]:
+def names_by_id(session: Session, ids: Iterable[str | None]) -> dict[str, str]:
     """Return the names of users and teams by id; unknown ids are left out."""
     known = [found for found in ids if found]
     people = select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id))

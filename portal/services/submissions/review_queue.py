@@ -20,14 +20,20 @@ from portal.services.servers import destinations, queries, secret_moves
 from portal.services.servers.secret_moves import Address, Going
 from portal.services.servers.views import ServerView, view_servers
 from portal.services.submissions import change_requests
-from portal.services.submissions.facts import Change, Check, changes_between, checks_of, facts_of
+from portal.services.submissions.facts import (
+    Change,
+    Check,
+    changes_between,
+    checks_of,
+    review_facts_of,
+)
 from portal.services.submissions.history import (
     Duplicate,
     HistoryStep,
     duplicates_of,
     history_of,
     last_decided,
-    names_of,
+    names_by_id,
     why_not_approve,
 )
 from portal.store.database import read
@@ -76,7 +82,7 @@ class SubmissionList:
 
 
 @dataclass(frozen=True)
-class Review:
+class ReviewView:
     """A submission as a reviewer sees it: origins instead of addresses, and no values."""
 
     server_id: str
@@ -121,7 +127,7 @@ class QueuePage:
     """A page of the queue; `next_cursor` is blank on the last page."""
 
     counts: Counts
-    reviews: tuple[Review, ...]
+    reviews: tuple[ReviewView, ...]
     next_cursor: str
 
 
@@ -174,7 +180,7 @@ def get_queue(
 
 def get_review(
     session: Session, principal: Principal, server_id: str
-) -> tuple[Review, tuple[HistoryStep, ...]]:
+) -> tuple[ReviewView, tuple[HistoryStep, ...]]:
     """Return a submission and its history. Raises `NotFound` if it was never submitted."""
     authz.require(principal, Action.SUBMISSION_READ)
     row = queries.find_server(session, principal, server_id, Action.SUBMISSION_READ).row
@@ -183,7 +189,9 @@ def get_review(
     return _reviews(session, principal, [row])[0], history_of(session, row.server_id)
 
 
-def list_reviews(session: Session, principal: Principal, ids: Sequence[str]) -> tuple[Review, ...]:
+def list_reviews(
+    session: Session, principal: Principal, ids: Sequence[str]
+) -> tuple[ReviewView, ...]:
     """Return the submissions among `ids`, by name; at most 200."""
     authz.require(principal, Action.SUBMISSION_READ)
     query = (
@@ -280,14 +288,16 @@ def _proposals(session: Session, rows: Sequence[Server]) -> dict[str, Proposal]:
     return {proposal.server_id: proposal for proposal in found}
 
 
-def _reviews(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[Review, ...]:
+def _reviews(
+    session: Session, principal: Principal, rows: Sequence[Server]
+) -> tuple[ReviewView, ...]:
     ids = [row.server_id for row in rows]
     proposals = _proposals(session, rows)
     before = last_decided(session, ids)
     twins = duplicates_of(session, rows)
     required = load_preferences(session).mcp_required_fields
     people = (row.submitted_by for row in rows), (row.reviewed_by for row in rows)
-    names = names_of(session, {*people[0], *people[1], *(row.submitted_team_id for row in rows)})
+    names = names_by_id(session, {*people[0], *people[1], *(row.submitted_team_id for row in rows)})
     return tuple(
         _review(
             row,
@@ -331,7 +341,7 @@ def _changes(
 
     Returns None for the first submission.
     """
-    now = facts_of(session, row)
+    now = review_facts_of(session, row)
     if proposal is not None:
         return changes_between(now, proposal.summary.get("facts", {}))
     return changes_between(before, now) if before is not None else None
@@ -347,10 +357,10 @@ def _review(
     why_not: str,
     goes: tuple[Going, ...],
     addresses: tuple[Address, ...],
-) -> Review:
+) -> ReviewView:
     assert row.submitted_at is not None
     is_openapi = row.has_spec and row.transport != "stdio"
-    return Review(
+    return ReviewView(
         server_id=row.server_id,
         version=row.version,
         name=row.server_name or row.alias or row.server_id,

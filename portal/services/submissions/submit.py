@@ -27,7 +27,7 @@ from portal.services.servers.destinations import Said
 from portal.services.servers.stored import Stored, stored_of
 from portal.services.servers.views import ServerView, view_server, view_servers
 from portal.services.submissions import change_requests
-from portal.services.submissions.facts import Check, changes_between, checks_of, facts_of
+from portal.services.submissions.facts import Check, changes_between, checks_of, review_facts_of
 from portal.services.submissions.history import note_step
 from portal.store.models import Proposal, Server, Team, new_id, now
 
@@ -73,7 +73,7 @@ def submit(
     check_result(session, row, fields)
     refuse_taken_names(session, row)
     with_conflicts_named(session, row, fields, Said())
-    note_step(session, row, author, Step.SUBMITTED, facts_of(session, row))
+    note_step(session, row, author, Step.SUBMITTED, review_facts_of(session, row))
     audit.record(
         session,
         principal,
@@ -126,12 +126,12 @@ def resubmit(
             fields=sorted(fields),
         )
     else:
-        change_requests.resubmit(session, principal, row, fields)
+        change_requests.rewrite_waiting(session, principal, row, fields)
         _require_all(session, row)
         row.wishes = {**(row.wishes or {}), **wishes} or None
         row.approval_status, row.submitted_at = ApprovalStatus.PENDING_REVIEW.value, now()
         row.updated_by, row.updated_at = author, now()
-        note_step(session, row, author, Step.RESUBMITTED, facts_of(session, row))
+        note_step(session, row, author, Step.RESUBMITTED, review_facts_of(session, row))
         audit.record(
             session,
             principal,
@@ -146,7 +146,7 @@ def resubmit(
     return _seen(session, principal, [row])[0]
 
 
-def list_own(session: Session, principal: Principal) -> list[OwnSubmission]:
+def list_own_submissions(session: Session, principal: Principal) -> list[OwnSubmission]:
     """Return the caller's submissions with the reviewers' notes, newest first; at most 500."""
     authz.require(principal, Action.SUBMISSION_MAKE)
     query = (
@@ -158,7 +158,9 @@ def list_own(session: Session, principal: Principal) -> list[OwnSubmission]:
     return _seen(session, principal, list(session.scalars(query)))
 
 
-def get_own(session: Session, principal: Principal, server_id: str) -> tuple[OwnSubmission, Stored]:
+def get_own_submission(
+    session: Session, principal: Principal, server_id: str
+) -> tuple[OwnSubmission, Stored]:
     """Return one of the caller's submissions, and the data its form starts from.
 
     Origins are included only while nobody but the submitter has changed the server. Raises
@@ -181,7 +183,7 @@ def list_required(
     return tuple(Check(name, label_of(name), is_given(name, sent.get(name))) for name in names)
 
 
-def list_teams(session: Session, principal: Principal) -> list[tuple[str, str]]:
+def list_submitter_teams(session: Session, principal: Principal) -> list[tuple[str, str]]:
     """Return the ids and names of the teams that the caller can submit for."""
     authz.require(principal, Action.SUBMISSION_MAKE)
     rows = session.execute(
@@ -267,11 +269,11 @@ def _refuse_emptied(
 ) -> None:
     with change_requests.as_if_changed(session, principal, row, fields):
         _require_all(session, row)
-        after = facts_of(session, row)
+        after = review_facts_of(session, row)
     headers = any(
         name in fields for name in ("static_headers", "env", "env_vars", "credentials", "mcp_info")
     )
-    if not headers and not changes_between(facts_of(session, row), after):
+    if not headers and not changes_between(review_facts_of(session, row), after):
         raise InvalidRequest(
             "This is the same as the approved version.", field=next(iter(fields), None)
         )

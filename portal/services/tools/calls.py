@@ -24,7 +24,7 @@ from portal.services.upstreams.resolve import (
     NOTHING,
     AuthorizedTarget,
     Passed,
-    ask,
+    ask_upstream,
     authorize_all_to_list,
     authorize_to_call,
     authorize_to_list,
@@ -47,7 +47,7 @@ class ToolView:
     input_schema: Mapping[str, Any]
     wire: Mapping[str, Any]
     allowed: bool = True
-    tokens: int = 0
+    context_tokens: int = 0
     """The approximate number of model tokens of its definition."""
     enabled: bool = True
     """Whether the server's own allow-list includes it, for any caller."""
@@ -163,7 +163,9 @@ def _listed(
     release(session)
     with _asking(principal):
         try:
-            return views(ask(session, principal, authorized, runtime_of(session).mcp.list_tools))
+            return views(
+                ask_upstream(session, principal, authorized, runtime_of(session).mcp.list_tools)
+            )
         except CredentialNeeded as error:
             raise UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED) from None
 
@@ -226,7 +228,7 @@ def call_tool(
         return mcp.call_tool(target, tool, dict(arguments))
 
     with _asking(principal):
-        outcome = ask(session, principal, authorized, asked)
+        outcome = ask_upstream(session, principal, authorized, asked)
     took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
     return CallView(
         outcome.wire,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.definition_diff import FieldDiff, Warning, compare, warnings_of
+from portal.domain.definition_diff import FieldDiff, Warning, diff_definitions, warnings_of
 from portal.domain.errors import (
     Conflict,
     CredentialNeeded,
@@ -30,8 +30,8 @@ from portal.services import audit
 from portal.services.runtime import runtime_of
 from portal.services.servers import crud, queries, tool_snapshots
 from portal.services.servers.tool_snapshots import WAITING
-from portal.services.submissions.history import names_of
-from portal.services.upstreams.resolve import ask, authorize_to_list, target_to_probe
+from portal.services.submissions.history import names_by_id
+from portal.services.upstreams.resolve import ask_upstream, authorize_to_list, target_to_probe
 from portal.store.database import release
 from portal.store.models import AcceptedTool, Server, ToolSight, now
 
@@ -64,7 +64,7 @@ class ToolChange:
     @property
     def fields(self) -> tuple[FieldDiff, ...]:
         """The differences, part by part."""
-        return compare(self.accepted, self.seen)
+        return diff_definitions(self.accepted, self.seen)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def list_changes(session: Session, principal: Principal, server_id: str) -> Tool
         select(func.count()).select_from(AcceptedTool).where(mine, AcceptedTool.state.in_(WAITING))
     )
     sight = session.get(ToolSight, row.server_id)
-    people = names_of(session, {*(r.accepted_by for r in rows), sight.first_by if sight else None})
+    people = names_by_id(
+        session, {*(r.accepted_by for r in rows), sight.first_by if sight else None}
+    )
     first_by = sight.first_by if sight else None
     if first_by == OPERATOR.signature:
         first_by = None
@@ -173,15 +175,15 @@ def look(session: Session, principal: Principal, server_id: str) -> None:
     release(session)
     try:
         entries = tool_snapshots.entries_of(
-            ask(session, principal, authorized, runtime_of(session).mcp.list_tools)
+            ask_upstream(session, principal, authorized, runtime_of(session).mcp.list_tools)
         )
     except CredentialNeeded as error:
         raise UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED) from None
-    tool_snapshots.compare(session, principal, subject, entries, by_admin=True)
+    tool_snapshots.compare_tools(session, principal, subject, entries, by_admin=True)
     session.commit()
 
 
-def is_news(
+def has_unknown_tools(
     session: Session, principal: Principal, server_id: str, wires: Sequence[Mapping[str, Any]]
 ) -> bool:
     """Return whether a list shown to an Admin contains unknown definitions. Only reads."""
@@ -193,7 +195,7 @@ def is_news(
     )
 
 
-def note(
+def note_tools(
     session: Session,
     principal: Principal,
     server_id: str,
@@ -203,7 +205,7 @@ def note(
     """Compare a list shown to an Admin, of the server as it was at `version`."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT).row
     if row.version == version:
-        tool_snapshots.compare(
+        tool_snapshots.compare_tools(
             session, principal, tool_snapshots.subject_of(row), _entries(wires), by_admin=True
         )
 
@@ -240,14 +242,14 @@ def compare_due(session: Session, principal: Principal) -> int:
     )
     for (subject, _), answer in zip(asked, answers, strict=True):
         if not isinstance(answer, UpstreamFailure):
-            tool_snapshots.compare(
+            tool_snapshots.compare_tools(
                 session, principal, subject, tool_snapshots.entries_of(answer), by_admin=False
             )
             session.commit()
     return len(plan)
 
 
-def _entries(wires: Sequence[Mapping[str, Any]]) -> dict[str, tool_snapshots.Entry]:
+def _entries(wires: Sequence[Mapping[str, Any]]) -> dict[str, tool_snapshots.SeenTool]:
     return tool_snapshots.entries_of([ToolDefinition(wire) for wire in wires])
 
 

@@ -36,7 +36,7 @@ from portal.services.servers import destinations, queries, unsaved
 from portal.services.servers.views import KIND_OF_FAULT
 from portal.services.upstreams.resolve import (
     UpstreamConfig,
-    ask,
+    ask_upstream,
     authorize_to_call,
     build,
     config_of,
@@ -253,7 +253,7 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
     try:
         authorized = authorize_to_call(session, principal, row)
         release(session)
-        result = ask(session, principal, authorized, look)
+        result = ask_upstream(session, principal, authorized, look)
     except UpstreamFailure as failure:
         result = ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message)
     # The message contains the host, which only Admins may see.
@@ -263,4 +263,6 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
 
 
 def _as_typed(session: Session, fields: ServerFields) -> Server:
-    return unsaved.server_of(session, new_id(), new_id(), destinations.copied(fields), author=None)
+    return unsaved.unsaved_server(
+        session, new_id(), new_id(), destinations.copied(fields), author=None
+    )

@@ -251,7 +251,7 @@ def authorize_all_to_list(
     return found
 
 
-def ask(
+def ask_upstream(
     session: Session,
     principal: Principal,
     authorized: AuthorizedTarget,

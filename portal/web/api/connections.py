@@ -75,7 +75,7 @@ def list_own() -> Response:
     return answer(
         [
             {**_state(state), "server_name": name, "alias": alias, "credential_type": "oauth2"}
-            for state, name, alias in connections.list_own(g.session, g.principal)
+            for state, name, alias in connections.list_connections(g.session, g.principal)
         ]
     )
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from portal.domain.errors import InvalidInput
 from portal.services.catalog import registry
-from portal.services.catalog.registry import Entry
+from portal.services.catalog.registry import RegistryEntry
 from portal.web.api.answer_shapes import Gateway, RegistryList, RegistryServer
 from portal.web.api.answers import fresh
 from portal.web.api.payloads import cursor_of, cursor_text, limit_of
@@ -70,22 +70,22 @@ def list_entries() -> Response:
 @documented(RegistryList, also=(304,))
 def list_versions(name: str) -> Response:
     """List the versions of a server, which is only the current one."""
-    return fresh(_listed((registry.get_entry(g.session, name),), None))
+    return fresh(_listed((registry.get_listed(g.session, name),), None))
 
 
 @bp.get("/v0.1/servers/<path:name>/versions/<version>")
 @documented(RegistryServer, also=(304,))
 def get_version(name: str, version: str) -> Response:
     """Get a version of a server, or `latest`."""
-    return fresh(_wrapped(registry.get_entry(g.session, name, version)))
+    return fresh(_wrapped(registry.get_listed(g.session, name, version)))
 
 
-def _listed(entries: tuple[Entry, ...], cursor: str | None) -> dict[str, Any]:
+def _listed(entries: tuple[RegistryEntry, ...], cursor: str | None) -> dict[str, Any]:
     metadata = {"count": len(entries), **({"nextCursor": cursor} if cursor else {})}
     return {"servers": [_wrapped(entry) for entry in entries], "metadata": metadata}
 
 
-def _wrapped(entry: Entry) -> dict[str, Any]:
+def _wrapped(entry: RegistryEntry) -> dict[str, Any]:
     official = {
         "status": "active",
         "publishedAt": entry.published_at,

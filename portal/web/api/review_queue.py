@@ -59,7 +59,7 @@ def reject(server_id: str) -> Response:
     """Reject a submission or a live server. The submitter sees the notes."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Rejection)
-    decide = decisions.decline if sent.only_change else decisions.reject
+    decide = decisions.decline_change if sent.only_change else decisions.reject
     return answer(
         decide(g.session, g.principal, server_id, sent.review_notes, version=sent.version)
     )

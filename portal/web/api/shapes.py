@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints
 
-from portal.domain.servers import AuthType, OAuthFlow, Transport
+from portal.domain.servers import AuthType, OAuthGrantType, Transport
 from portal.services.servers.grants import ObjectPermission
 from portal.web.api.payloads import Payload
 
@@ -147,7 +147,7 @@ class ServerBody(Payload):
     authorization_url: Url | None = None
     token_url: Url | None = None
     registration_url: Url | None = None
-    oauth2_flow: Annotated[OAuthFlow, Field(strict=False)] | None = None
+    oauth2_flow: Annotated[OAuthGrantType, Field(strict=False)] | None = None
     token_validation: Object | None = None
     allow_all_keys: bool | None = None
     available_on_public_internet: bool | None = None

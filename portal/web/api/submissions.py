@@ -56,7 +56,7 @@ def resubmit(server_id: str) -> Response:
 @documented(list[OwnSubmissionAnswer])
 def list_own() -> Response:
     """List the caller's own submissions with the reviewers' notes."""
-    return answer([_own(own) for own in submit.list_own(g.session, g.principal)])
+    return answer([_own(own) for own in submit.list_own_submissions(g.session, g.principal)])
 
 
 def _require_submitter() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import g, request
 
-from portal.domain.servers import AuthType, OAuthFlow, Transport
+from portal.domain.servers import AuthType, OAuthGrantType, Transport
 from portal.services.catalog import discover, openapi
 
 
@@ -53,7 +53,7 @@ def _from_discover(name: str) -> Prefill | None:
     else:
         values |= {"url": entry.url, "auth_type": entry.auth_type.value}
     if entry.auth_type is AuthType.OAUTH2:
-        values["oauth2_flow"] = OAuthFlow.AUTHORIZATION_CODE.value
+        values["oauth2_flow"] = OAuthGrantType.AUTHORIZATION_CODE.value
     needs = tuple(f"{needed.name}: {needed.description}." for needed in entry.env_vars)
     return Prefill(entry.title, values, (*needs, *([entry.note] if entry.note else ())))
 
@@ -73,7 +73,7 @@ def _from_openapi(name: str) -> Prefill | None:
     todo = [entry.note] if entry.note else []
     if entry.oauth:
         values |= {
-            "oauth2_flow": OAuthFlow.AUTHORIZATION_CODE.value,
+            "oauth2_flow": OAuthGrantType.AUTHORIZATION_CODE.value,
             "authorization_url": entry.oauth.authorization_url,
             "token_url": entry.oauth.token_url,
             "scopes": "\n".join(entry.oauth.scopes),

@@ -22,7 +22,7 @@ from wtforms import (
 from wtforms.fields import FloatField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
-from portal.domain.servers import KEPT, AuthType, OAuthFlow, ServerFields, Transport
+from portal.domain.servers import KEPT, AuthType, OAuthGrantType, ServerFields, Transport
 from portal.domain.variables import Scope
 from portal.web.forms import logos
 from portal.web.forms.base import PortalForm, lines, stripped
@@ -332,10 +332,13 @@ class ServerForm(PortalForm):
         if auth in OAUTH_TYPES:
             names = ("client_id", "client_secret", "scopes")
             fields["oauth2_flow"] = (
-                OAuthFlow(self.oauth2_flow.data) if self.oauth2_flow.data else None
+                OAuthGrantType(self.oauth2_flow.data) if self.oauth2_flow.data else None
             )
             fields |= self._endpoints()
-            if auth is AuthType.OAUTH2 and self.oauth2_flow.data != OAuthFlow.CLIENT_CREDENTIALS:
+            if (
+                auth is AuthType.OAUTH2
+                and self.oauth2_flow.data != OAuthGrantType.CLIENT_CREDENTIALS
+            ):
                 rules = self.token_validation.data
                 fields["token_validation"] = json.loads(rules) if rules else None
         if auth is AuthType.OAUTH2_TOKEN_EXCHANGE:

@@ -8,7 +8,7 @@ from werkzeug.exceptions import BadRequest
 from portal.services.credentials.connections import FLOW as CONNECTION
 from portal.services.drafts import sign_in
 from portal.services.oauth_broker.common import FLOW as BROKER
-from portal.services.oauth_client.flows import Flow, is_known, take_flow
+from portal.services.oauth_client.flows import Flow, is_pending, take_flow
 from portal.web.context import also_writes, commit_now
 from portal.web.limits import WAY_BACK, limiter
 from portal.web.oauth import broker, connections, drafts
@@ -57,7 +57,7 @@ def _not_ours(answer: dict[str, str]) -> Response:
     state = answer.get("state")
     why = "missing"
     if state:
-        why = "other_browser" if is_known(g.session, state) else "over"
+        why = "other_browser" if is_pending(g.session, state) else "over"
     return page(
         "oauth/not_ours.html",
         status=400,

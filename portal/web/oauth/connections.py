@@ -34,7 +34,9 @@ def begin(server_id: str) -> Response:
     browser = new_or_bound_browser()
     back = own_path(request.form.get("back")) if request.form.get("back") else ""
     try:
-        departure = connections.begin(g.session, g.principal, server_id, browser=browser, back=back)
+        departure = connections.begin_connection(
+            g.session, g.principal, server_id, browser=browser, back=back
+        )
     except PortalError as error:
         if status_of(error) in (401, 403, 404):
             raise
@@ -91,7 +93,7 @@ def came_back(flow: Flow, answer: dict[str, str]) -> Response:
             g.session, person, flow, "signed_out" if person is None else "other_person"
         )
     else:
-        connections.complete(g.session, person, flow, answer)
+        connections.complete_connection(g.session, person, flow, answer)
         outcome = connections.get_result(g.session, person, flow.flow_id, bound_browser())
         if outcome.get("back", "").startswith(_OF_AN_APP) and _needs_no_words(outcome):
             return see_other(outcome["back"])

@@ -14,5 +14,5 @@ def came_back(flow: Flow, answer: dict[str, str]) -> Response:
     back = str(flow.contents.get("back") or url_for("servers.create"))
     person = known_person()
     if person is not None and person.user_id == flow.user_id:
-        sign_in.complete(g.session, person, flow, answer)
+        sign_in.complete_draft_connection(g.session, person, flow, answer)
     return see_other(own_path(back))

@@ -123,7 +123,9 @@ def _to_provider(asked: Question) -> Response:
     server_id = asked.setup.card.server_id
     back = _page_of(asked.flow_id)
     try:
-        departure = connections.begin(g.session, g.principal, server_id, browser=browser, back=back)
+        departure = connections.begin_connection(
+            g.session, g.principal, server_id, browser=browser, back=back
+        )
     except PortalError as error:
         if status_of(error) in (401, 403, 404):
             raise

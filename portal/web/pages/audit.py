@@ -12,7 +12,7 @@ from flask import Blueprint, Response, flash, g, request, url_for
 from portal.authorization import Action
 from portal.domain.errors import InvalidInput
 from portal.domain.principals import Principal
-from portal.services.audit import trail
+from portal.services.audit import trail, verification
 from portal.services.audit.trail import FILTER_NAMES, EventFilter
 from portal.services.operations import revocations
 from portal.services.servers import grid
@@ -68,7 +68,7 @@ def events() -> Response:
         next_url=next_url,
         first_url=url_for("audit.events", **asked) if _cursor() else "",
         export_url=url_for("audit.export", **kept),
-        verified=trail.last_verification(g.session, g.principal),
+        verified=verification.last_verification(g.session, g.principal),
     )
 
 
@@ -85,7 +85,7 @@ def export() -> Response:
 def verify() -> Response:
     """Verify the integrity of the whole audit log."""
     may_change(Action.AUDIT_VERIFY)
-    found = trail.verify(g.session, g.principal)
+    found = verification.verify(g.session, g.principal)
     if found.is_whole:
         flash(f"Audit log verified: {found.holds:,} events are intact.", "success")
     return see_other(url_for("audit.events"))

@@ -29,7 +29,8 @@ def overview() -> Response:
     """List the user's credentials, missing ones first."""
     held = self_service.list_own_keys_held(g.session, g.principal)
     connected = {
-        state.server_id: state for state, _, _ in connections.list_own(g.session, g.principal)
+        state.server_id: state
+        for state, _, _ in connections.list_connections(g.session, g.principal)
     }
     cards = grid.list_cards_of_mine(g.session, g.principal)
     requirements = self_service.requirements_of(

@@ -55,7 +55,7 @@ def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Resp
     typed = [
         (name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED
     ]
-    draft_id = sign_in.hold(
+    draft_id = sign_in.hold_draft(
         g.session,
         g.principal,
         form.fields(),
@@ -67,7 +67,7 @@ def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Resp
     g.draft_id = draft_id
     browser = new_or_bound_browser()
     back = url_for("servers.edit", server_id=server_id, draft=draft_id) if server_id else None
-    departure = sign_in.begin(
+    departure = sign_in.begin_draft_connection(
         g.session,
         g.principal,
         draft_id,

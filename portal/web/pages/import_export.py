@@ -15,7 +15,7 @@ from portal.services.catalog import enforcement as enforcing
 from portal.services.catalog import exports, imports
 from portal.services.catalog.import_documents import MOST_BYTES
 from portal.services.catalog.import_plan import Plan, State
-from portal.services.catalog.imports import Choices, Outcome
+from portal.services.catalog.imports import Choices, ImportResult
 from portal.web.forms.import_export import ExportForm, ImportForm
 from portal.web.rendering import page, plural, see_other
 
@@ -31,7 +31,7 @@ def begin() -> Response:
     form = ImportForm()
     if form.sent():
         try:
-            imports.keep_draft(g.session, g.principal, _text(form))
+            imports.keep_document(g.session, g.principal, _text(form))
             return see_other(url_for("import_export.preview"))
         except (InvalidInput, TooLarge) as error:
             form.text.errors = [*form.text.errors, error.message]
@@ -44,7 +44,7 @@ def preview() -> Response:
     """Preview the import, then run it."""
     authz.require(g.principal, Action.SERVER_CREATE)
     try:
-        plan = imports.get_draft(g.session, g.principal)
+        plan = imports.plan_import(g.session, g.principal)
     except NotFound as error:
         flash(error.message, "info")
         return see_other(url_for("import_export.begin"))
@@ -58,7 +58,7 @@ def preview() -> Response:
         elif not choices.numbers:
             errors["plan"] = ["Select at least one server."]
         else:
-            outcome = imports.import_draft(g.session, g.principal, choices)
+            outcome = imports.import_kept(g.session, g.principal, choices)
             if not outcome.errors:
                 flash(f"{plural(len(outcome.imported), 'server')} imported.", "success")
                 return see_other(url_for("grid.index", sort="changed"))
@@ -78,7 +78,7 @@ def preview() -> Response:
 @bp.post("/import/cancel")
 def cancel() -> Response:
     """Discard the document."""
-    imports.drop_draft(g.session, g.principal)
+    imports.drop_document(g.session, g.principal)
     flash("Import canceled. Nothing was imported.", "info")
     return see_other(url_for("grid.index"))
 
@@ -152,7 +152,7 @@ def _choices(plan: Plan) -> Choices:
     return Choices(frozenset(_taken(plan)), shares, imports.SHARES["global"], keep, typed=typed)
 
 
-def _told(plan: Plan, outcome: Outcome) -> dict[str, list[str]]:
+def _told(plan: Plan, outcome: ImportResult) -> dict[str, list[str]]:
     """Return the errors of an import by form field, at the choice that resolves each."""
     choices = {(row.name, row.line): f"keep-{row.number}" for row in plan.rows if row.moves}
     errors: dict[str, list[str]] = {}

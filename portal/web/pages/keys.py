@@ -76,7 +76,7 @@ def _own_form() -> KeyForm:
     return form
 
 
-def _preview(form: KeyForm) -> key_reach.Preview:
+def _preview(form: KeyForm) -> key_reach.ReachPreview:
     return key_reach.preview_own(
         g.session,
         g.principal,

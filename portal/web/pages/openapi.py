@@ -7,7 +7,7 @@ from flask import Blueprint, Response, g, request
 from portal.domain.errors import InvalidInput
 from portal.domain.openapi.limits import MAX_OPERATIONS
 from portal.services.catalog import openapi
-from portal.services.catalog.openapi import Preview
+from portal.services.catalog.openapi import DocumentPreview
 from portal.web.context import reads_only
 from portal.web.forms.openapi import DocumentForm
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -36,7 +36,7 @@ def preview() -> Response:
     return _page(form, found)
 
 
-def _look(form: DocumentForm) -> Preview:
+def _look(form: DocumentForm) -> DocumentPreview:
     upload = form.file.data
     if not upload or not upload.filename:
         return openapi.preview_url(g.session, g.principal, form.spec_url.data or "")
@@ -48,7 +48,7 @@ def _look(form: DocumentForm) -> Preview:
     return openapi.preview_file(g.session, g.principal, content)
 
 
-def _page(form: DocumentForm, found: Preview | None) -> Response:
+def _page(form: DocumentForm, found: DocumentPreview | None) -> Response:
     query = request.args.get("q", "")[:200]
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", found.title if found else "").strip("_.")[:64]
     return page(

@@ -150,7 +150,10 @@ def changed_permission(
 
 def toolset_choices() -> list[tuple[str, str]]:
     """Return all toolsets as choices of a form; there are a few hundred at most."""
-    return [(choice.value, choice.text) for choice in pickers.list_toolsets(g.session, g.principal)]
+    return [
+        (choice.value, choice.text)
+        for choice in pickers.list_toolset_choices(g.session, g.principal)
+    ]
 
 
 def server_names(permissions: Mapping[str, object]) -> dict[str, str]:

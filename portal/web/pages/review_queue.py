@@ -95,14 +95,16 @@ def decide() -> Response:
     )
 
 
-def _decided(verdict: str, reviews: tuple[review_queue.Review, ...], notes: str | None) -> Response:
+def _decided(
+    verdict: str, reviews: tuple[review_queue.ReviewView, ...], notes: str | None
+) -> Response:
     ids = [review.server_id for review in reviews]
     chosen = {server_id: _version_seen(server_id) for server_id in ids}
     said = {server_id: request.form.get(f"keep-{server_id}", "") for server_id in ids}
     keep = {
         server_id: word == "keep" for server_id, word in said.items() if word in ("keep", "forget")
     }
-    done, refused = decisions.decide(
+    done, refused = decisions.decide_all(
         g.session, g.principal, _VERDICTS[verdict], chosen, notes, keep=keep
     )
     if done:

@@ -29,7 +29,7 @@ def edit() -> Response:
     stored = instance_settings.load_preferences(g.session)
     values = instance_settings.get_preferences(g.session, g.principal)
     form = SettingsForm(
-        **{**SettingsForm.shown(values), "seen": instance_settings.state_of(stored)}
+        **{**SettingsForm.shown(values), "seen": instance_settings.settings_hash(stored)}
     )
     asks = False
     if form.sent():

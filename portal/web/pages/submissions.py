@@ -31,7 +31,7 @@ def mine() -> Response:
     return page(
         "submissions/mine.html",
         nav="submissions",
-        submissions=submit.list_own(g.session, g.principal),
+        submissions=submit.list_own_submissions(g.session, g.principal),
     )
 
 
@@ -54,7 +54,7 @@ def create() -> Response:
 @bp.route("/<server_id>/edit", methods=["GET", "POST"])
 def edit(server_id: str) -> Response:
     """Change the user's own submission and submit it again. Only changed fields are sent."""
-    own, stored = submit.get_own(g.session, g.principal, server_id)
+    own, stored = submit.get_own_submission(g.session, g.principal, server_id)
     form = _form(stored)
     conflict = None
     if "save" in request.form and form.sent():
@@ -88,7 +88,7 @@ def _form(stored: Stored | None) -> SubmissionForm:
     form = SubmissionForm(
         data=typed_before(stored) if stored else {"available_on_public_internet": True}
     )
-    teams = submit.list_teams(g.session, g.principal)
+    teams = submit.list_submitter_teams(g.session, g.principal)
     form.offer_to_member(teams=teams, has_document=bool(stored and stored.view.spec_path))
     add_row(form)
     return form

@@ -47,9 +47,9 @@ class PickedServer:
     fault: str = ""
 
     @property
-    def tokens(self) -> int:
+    def context_tokens(self) -> int:
         """Return the approximate size of its tool definitions in model tokens."""
-        return sum(tool.live.tokens for tool in self.tools if tool.live)
+        return sum(tool.live.context_tokens for tool in self.tools if tool.live)
 
     @property
     def gone(self) -> int:
@@ -106,7 +106,7 @@ def detail(toolset_id: str) -> Response:
         toolset=stored,
         servers=servers,
         asked=asked,
-        tokens=sum(server.tokens for server in servers),
+        context_tokens=sum(server.context_tokens for server in servers),
         gone=sum(server.gone for server in servers),
         reach=reach,
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from portal.domain.openapi.document import Document, absolute_server, read_document
 from portal.domain.openapi.limits import MAX_OPERATIONS, DocumentError
 from portal.domain.openapi.requests import ArgumentError, build_request
-from portal.domain.servers import AuthType, OAuthFlow, origin_of
+from portal.domain.servers import AuthType, OAuthGrantType, origin_of
 from tests.support.described import document
 
 BASE = "https://api.example.com/v1"
@@ -232,7 +232,7 @@ def test_oauth_details_are_read_and_only_real_addresses() -> None:
     found = read_document(
         document(components={"securitySchemes": schemes}, paths={"/a": {"get": {}}})
     ).sign_in
-    assert (found.auth_type, found.flow) == (AuthType.OAUTH2, OAuthFlow.AUTHORIZATION_CODE)
+    assert (found.auth_type, found.flow) == (AuthType.OAUTH2, OAuthGrantType.AUTHORIZATION_CODE)
     assert (found.authorization_url, found.token_url, found.scopes) == (
         "https://a.example/auth",
         "",

@@ -19,8 +19,8 @@ from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR
 from portal.services import audit
 from portal.services.access import keys
-from portal.services.audit import hash_chain, trail
-from portal.services.audit.hash_chain import ANCHOR, HEAD, hash_of
+from portal.services.audit import hash_chain, trail, verification
+from portal.services.audit.hash_chain import ANCHOR, HEAD, hash_event
 from portal.services.audit.trail import EventFilter
 from portal.services.operations import revocations
 from portal.services.runtime import runtime_of
@@ -41,7 +41,7 @@ def events(database: Database, **wanted: Any) -> list[trail.EventView]:
 
 def fault(database: Database) -> str | None:
     with database.session(writes=True) as session:
-        return trail.verify(session, OPERATOR).fault
+        return verification.verify(session, OPERATOR).fault
 
 
 def change(database: Database, sql: str, **values: object) -> None:
@@ -68,7 +68,7 @@ def test_each_event_follows_the_one_before_it(database: Database, write: Write) 
         assert [row.previous_hash for row in rows] == [None, *(row.event_hash for row in rows[:-1])]
         keys = runtime_of(session).chain_keys
         assert [row.event_hash for row in rows] == [
-            hash_of(row, keys[row.hash_key or ""]) for row in rows
+            hash_event(row, keys[row.hash_key or ""]) for row in rows
         ]
     assert fault(database) is None
 
@@ -178,7 +178,7 @@ def test_a_last_event_that_was_replaced_by_one_with_a_right_hash_is_found(
         row = session.scalar(select(AuditEvent).where(AuditEvent.sequence == end))
         assert row is not None
         row.actor, row.hash_key = "forged", None  # as if an older version had written it
-        row.event_hash = hash_of(row)
+        row.event_hash = hash_event(row)
         session.commit()
     assert fault(database) == f"Event {end} does not match the stored chain head."
 
@@ -200,7 +200,7 @@ def as_before_keyed_events(database: Database) -> int:
         ).all()
         for row in rows:
             row.hash_key, row.previous_hash = None, previous
-            row.event_hash = previous = hash_of(row)
+            row.event_hash = previous = hash_event(row)
         noted = session.get(Preference, HEAD)
         assert noted is not None
         noted.value = {"sequence": len(rows), "hash": previous}
@@ -217,7 +217,7 @@ def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(
         make_server(session, "s")
         make_server(session, "t")
     with database.session(writes=True) as session:
-        found = trail.verify(session, OPERATOR)
+        found = verification.verify(session, OPERATOR)
         session.commit()
     assert (found.earlier, found.fault, found.holds) == (1, None, older + 3)
     anchors = [e for e in events(database) if e.action == ANCHOR]
@@ -225,7 +225,7 @@ def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(
         (older + 1, 1, older)
     ]
     with database.session() as session:
-        assert trail.last_verification(session, OPERATOR) == found
+        assert verification.last_verification(session, OPERATOR) == found
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def rehash(database: Database, first: int, last: int, **changes: Any) -> None:
             row.hash_key, row.previous_hash = None, previous
             for name, value in changes.items():
                 setattr(row, name, value)
-            row.event_hash = previous = hash_of(row)
+            row.event_hash = previous = hash_event(row)
         session.commit()
 
 
@@ -298,7 +298,7 @@ def test_a_tail_that_was_hashed_anew_without_the_key_is_found(database: Database
     head = json.dumps({"sequence": end, "hash": last})
     change(database, "update preferences set value = :head where name = 'audit_head'", head=head)
     with database.session(writes=True) as session:
-        found = trail.verify(session, OPERATOR)
+        found = verification.verify(session, OPERATOR)
     # Within a week of the first keyed event this may be an older version's doing: it is told. See
     # the outside head.
     assert [f"2 events from {end - 1} to {end} have no key" in note for note in found.notes] == [
@@ -391,6 +391,7 @@ def test_people_stand_in_events_by_their_ids_alone(
 
 def test_a_walk_reads_in_batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trail, "_BATCH", 2)
+    monkeypatch.setattr(verification, "_BATCH", 2)
     whole = len(events(database))
     assert whole > 4
     assert fault(database) is None
@@ -438,7 +439,10 @@ def test_only_admin_view_reads_and_only_an_admin_verifies(database: Database) ->
     with database.session() as session:
         for name, reads, verifies in (("vera", True, False), ("mel", False, False)):
             principal = principal_for_user(session, name, "127.0.0.1")
-            for ask, allowed in ((trail.last_verification, reads), (trail.verify, verifies)):
+            for ask, allowed in (
+                (verification.last_verification, reads),
+                (verification.verify, verifies),
+            ):
                 if not allowed:
                     with pytest.raises(Forbidden):
                         ask(session, principal)
@@ -603,7 +607,7 @@ def test_events_that_were_put_in_by_hand_are_reported_and_never_continued(
                 outcome="done",
                 previous_hash=previous,
             )
-            event_hash = hash_chain.hash_of(row)
+            event_hash = hash_chain.hash_event(row)
         kept.run(
             f"{NOT_OURS}, event_hash, previous_hash) values (:id, '2026-12-01 00:00:00.000000',"
             " 'x', 'signed in', 'user', '{}', :n, 'done', :hash, :previous)",

@@ -21,7 +21,7 @@ SignedIn = Callable[[str], Client]
 
 def tidy(write: Write) -> None:
     with write() as session:
-        providers.sweep(session, OPERATOR)
+        providers.clean_up_tokens(session, OPERATOR)
 
 
 def told(database: Database) -> list[tuple[str, int]]:

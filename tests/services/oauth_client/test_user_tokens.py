@@ -222,7 +222,7 @@ def let_the_pause_pass(database: Database, server_id: str) -> None:
         credential = session.get(UserCredential, ("mel", server_id, "oauth2"))
         assert credential is not None
         place = token_store.place_of(row, "mel")
-        held = token_store.opened(session, place, credential.sealed)
+        held = token_store.opened_tokens(session, place, credential.sealed)
         assert held is not None
         assert held.failures == 1
         again = token_store.HeldTokens(
@@ -359,7 +359,7 @@ def held(database: Database, server_id: str) -> token_store.HeldTokens:
     with database.session() as session:
         place = token_store.place_of(server_of(session, server_id), "mel")
         credential = session.get(UserCredential, ("mel", server_id, "oauth2"))
-        found = token_store.opened(session, place, credential.sealed if credential else None)
+        found = token_store.opened_tokens(session, place, credential.sealed if credential else None)
         assert found is not None
         return found
 
@@ -394,7 +394,7 @@ def test_a_shared_token_that_is_due_on_arrival_is_not_asked_for_again_at_once(
             assert shared(database, recorded, kind, refused=refused) == "shared"
     assert len(recording_as.seen("token")) == 1
     with database.session(writes=True) as session:
-        service_tokens.sweep(session)
+        service_tokens.delete_expired_tokens(session)
         session.execute(update(SharedToken).values(wait_until=None))
         session.commit()
     shared(database, recorded, kind)

@@ -22,10 +22,10 @@ from portal.app import open_database
 from portal.cli import base, main
 from portal.domain.principals import OPERATOR
 from portal.services.access.keys import KeyDraft, issue_key
-from portal.services.audit import trail
+from portal.services.audit import trail, verification
 from portal.settings import Settings
 from portal.store import schema
-from portal.store.copying import digest
+from portal.store.copying import file_digest
 from portal.store.database import Database
 from portal.store.models import ApiKey, BrowserSession, User, now
 from portal.store.oauth_tables import OAuthFlow
@@ -102,7 +102,9 @@ def rewrite(file: Path, *statements: str) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
-    Path(f"{file}.manifest.json").write_text(json.dumps({**manifest(file), "sha256": digest(file)}))
+    Path(f"{file}.manifest.json").write_text(
+        json.dumps({**manifest(file), "sha256": file_digest(file)})
+    )
 
 
 def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
@@ -149,7 +151,7 @@ def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
     assert restored.exit_code == 0, restored.output
     there = open_database(new)
     with there.session(writes=True) as session:
-        assert trail.verify(session, OPERATOR).fault is None
+        assert verification.verify(session, OPERATOR).fault is None
         assert len(session.scalars(select(User)).all()) == said["rows"]["users"]
         assert [*session.scalars(select(BrowserSession)), *session.scalars(select(OAuthFlow))] == []
         last = trail.list_events(

@@ -16,14 +16,14 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import delete, func, select, text, update
 
-from portal.app import create_app, open_database
+from portal.app import create_app
 from portal.cli import base, main
 from portal.cli.checks import journal as journal_checks
 from portal.cli.checks.findings import Surroundings
 from portal.domain.principals import OPERATOR, Role
 from portal.services import audit
 from portal.services.access import access_groups, keys, principals, teams, users
-from portal.services.audit import trail
+from portal.services.audit import trail, verification
 from portal.services.operations import revocations
 from portal.services.servers import crud
 from portal.services.servers.grants import ObjectPermission, replace_grants
@@ -51,7 +51,7 @@ from portal.store.models import (
 )
 from portal.store.oauth_tables import Consent, McpClient
 from portal.store.watching import UNWATCHED, WATCHED
-from tests.conftest import CREW, KEYS, NOTES, add_people, make_settings
+from tests.conftest import CREW, KEYS, NOTES, add_people, make_settings, open_quickly
 from tests.support.factories import (
     PASSWORD,
     make_group,
@@ -76,7 +76,7 @@ class Site:
     def __init__(self, kind: str, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kind, self.folder, self._patch = kind, folder, monkeypatch
         self.settings = make_settings(url)
-        self.database = open_database(self.settings)
+        self.database = open_quickly(self.settings)
 
     def start(self) -> revocations.Reconciled:
         """What every start of the portal does first."""
@@ -337,7 +337,7 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
     assert site.status("sk-key-two")[0] == 200
     assert not site.start().is_older, "a second start has nothing to do"
     with site.database.session(writes=True) as session:
-        found = trail.verify(session, OPERATOR)
+        found = verification.verify(session, OPERATOR)
         assert found.fault is None
         assert "an older database had replaced a newer one" in found.notes[0]
 
@@ -422,7 +422,7 @@ def test_a_password_that_is_hashed_anew_is_no_other_password(site: Site) -> None
         )
     )
     before = hashed()
-    stronger = open_database(site.settings.model_copy(update={"cheap_hashing": False}))
+    stronger = open_quickly(site.settings.model_copy(update={"cheap_hashing": False}))
     for _ in range(2):
         with stronger.session(writes=True) as session:
             principals.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device-2")
@@ -624,7 +624,7 @@ def test_what_a_killed_process_left_is_written_by_the_next(
         stream.write(b'{"entry":[3,"half')
     site.database.engine.dispose()
     before = site.journal.read_bytes().count(b"\n")
-    fresh = open_database(site.settings)
+    fresh = open_quickly(site.settings)
     with fresh.session() as session:
         revocations.catch_up_due(session, OPERATOR)
     fresh.engine.dispose()
@@ -642,7 +642,7 @@ def test_the_journal_moves_to_a_new_key_at_a_start_and_outlives_the_old_one(site
     for ring in (f"{K2},{RING}", K2):
         site.database.engine.dispose()
         site.settings = make_settings(site.settings.database_url, encryption_keys=ring)
-        site.database = open_database(site.settings)
+        site.database = open_quickly(site.settings)
         assert site.run("keys", "rotate").exit_code == 0
         assert site.start().because is None
         verified = site.run("audit", "verify")
@@ -654,7 +654,7 @@ def test_a_new_portal_and_an_upgraded_one_are_not_dormant(
     kind: str, empty_database: Callable[[str], str]
 ) -> None:
     settings = make_settings(empty_database(kind))
-    database = open_database(settings)
+    database = open_quickly(settings)
     schema.upgrade(database.engine)
     with database.session(writes=True) as session:
         add_people(session)  # as a version without a journal left it
@@ -694,7 +694,7 @@ def test_a_cut_that_puts_back_an_older_head_is_found(site: Site, how: str) -> No
         for name in ("a", "b", "c"):
             site.write(lambda session: make_server(session, f"new_{name}"))  # noqa: B023
     with site.database.session(writes=True) as session:
-        fault = trail.verify(session, OPERATOR).fault or ""
+        fault = verification.verify(session, OPERATOR).fault or ""
     assert "missing at the end" in fault or "does not match the stored chain head" in fault
 
 
@@ -710,13 +710,13 @@ def test_a_head_outside_that_was_forged_or_removed_is_found(site: Site) -> None:
         if content is not None:
             file.write_bytes(content)
         with site.database.session(writes=True) as session:
-            assert said in (trail.verify(session, OPERATOR).fault or "")
+            assert said in (verification.verify(session, OPERATOR).fault or "")
 
 
 def accept_all(site: Site) -> None:
     """What an operator does who knows why events are missing."""
     with site.database.session() as session:
-        numbers = [number for number, _ in trail.list_unaccepted(session, OPERATOR)]
+        numbers = [number for number, _ in verification.list_unaccepted(session, OPERATOR)]
     assert numbers
     for number in numbers:
         done = site.run("audit", "accept", "--event", str(number))

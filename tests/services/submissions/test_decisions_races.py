@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR, Role
 from portal.services.access import users
-from portal.services.audit import trail
+from portal.services.audit import verification
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Proposal, Review
 from tests.conftest import CREW, Client, Write
@@ -73,7 +73,7 @@ def on_record(database: Database, server_id: str) -> tuple[list[str], list[str]]
 
 def chain_holds(database: Database) -> bool:
     with database.session(writes=True) as session:
-        return trail.verify(session, OPERATOR).fault is None
+        return verification.verify(session, OPERATOR).fault is None
 
 
 def one_won(answers: Sequence[tuple[int, str | None]], told: tuple[int, str]) -> bool:

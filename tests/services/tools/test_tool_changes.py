@@ -229,7 +229,7 @@ def _tool(name: str, description: str) -> Any:
 
 def _compare(
     write: Write,
-    entries: dict[str, tool_snapshots.Entry],
+    entries: dict[str, tool_snapshots.SeenTool],
     *,
     by_admin: bool = False,
     server_id: str = ID,
@@ -237,7 +237,7 @@ def _compare(
     with write() as session:
         row = session.get(Server, server_id)
         assert row is not None
-        tool_snapshots.compare(
+        tool_snapshots.compare_tools(
             session, OPERATOR, tool_snapshots.subject_of(row), entries, by_admin=by_admin
         )
 
@@ -252,7 +252,7 @@ def test_an_answer_of_a_server_that_was_edited_meanwhile_counts_for_nothing(
     with write() as session:
         crud.update_server(session, ADA, ID, {"description": "Another"})
     with write() as session:
-        tool_snapshots.compare(
+        tool_snapshots.compare_tools(
             session, OPERATOR, before, tool_snapshots.entries_of([_tool("say", "a")]), by_admin=True
         )
     assert waiting(database).first_at is None

@@ -22,7 +22,7 @@ import httpx2
 
 from tests.support.cluster.members import Member, Postgres, Served
 from tests.support.cluster.services import make_nginx, make_postgres, make_redis
-from tests.support.peers import ROOT, TRUST, Finished, bare_environment, free_port, run
+from tests.support.peers import ROOT, TRUST, Finished, accepts, bare_environment, free_port, run
 
 _PORTAL = (sys.executable, "-m", "portal.cli")
 
@@ -126,7 +126,11 @@ def _web(number: int, environment: dict[str, str], processes: int) -> Served:
     port = free_port()
     argv = [*_PORTAL, "serve", "--port", str(port), "--workers", str(processes)]
     ready = f"http://127.0.0.1:{port}/readyz"
-    return Served(f"web-{number}", argv, environment, lambda: _answers(ready), port=port, cwd=ROOT)
+
+    def is_ready() -> bool:
+        return accepts(port) and _answers(ready)
+
+    return Served(f"web-{number}", argv, environment, is_ready, port=port, cwd=ROOT)
 
 
 def _worker(number: int, environment: dict[str, str]) -> Member:

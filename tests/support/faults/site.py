@@ -21,6 +21,7 @@ from tests.support.peers import (
     TRUST,
     Finished,
     StartedProcess,
+    accepts,
     bare_environment,
     free_port,
     run,
@@ -99,7 +100,10 @@ class Site:
             self.stop(command)
 
     def is_ready(self) -> bool:
-        """Whether /readyz says that requests may come."""
+        """Whether /readyz says that requests may come. The port is looked at first: it costs
+        nothing to do that often while the portal starts."""
+        if not accepts(self.port):
+            return False
         with contextlib.suppress(httpx2.HTTPError):
             return httpx2.get(f"{self.address}/readyz", timeout=5, verify=TRUST).status_code == 200
         return False

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -88,19 +89,34 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing: the requests are in the test's list."""
 
 
+class _Over(Exception):
+    """Ends the loop of a server."""
+
+
 @contextlib.contextmanager
 def serving(app: Flask, over: threading.Event) -> Iterator[str]:
     """Serve `app` on a free loopback port, a thread a request; yield its address; set `over` and
     end it afterwards."""
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-    )
+    ending = threading.Event()
+
+    def end_when_told() -> None:
+        if ending.is_set():
+            raise _Over
+
+    def serve() -> None:
+        with contextlib.suppress(_Over):
+            server.serve_forever()
+
+    server.service_actions = end_when_told  # type: ignore[method-assign]
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.port}"
     finally:
         over.set()
-        server.shutdown()
+        ending.set()
+        # The loop looks after each connection: with this one at once, and not when it polls next.
+        socket.create_connection(("127.0.0.1", server.port)).close()
         thread.join()
         server.server_close()

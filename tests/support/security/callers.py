@@ -261,7 +261,7 @@ def add_tool_change(session: Session) -> None:
         entries = tool_snapshots.entries_of(
             [ToolDefinition({"name": name, "inputSchema": {}}) for name in names]
         )
-        tool_snapshots.compare(
+        tool_snapshots.compare_tools(
             session, OPERATOR, tool_snapshots.subject_of(row), entries, by_admin=True
         )
 

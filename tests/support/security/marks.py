@@ -136,10 +136,13 @@ def everything_logged() -> Iterator[list[str]]:
         other.setLevel(logging.WARNING)
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
+    # Which line of code wrote a record holds no secret, and takes longest to find out.
+    source, logging._srcfile = logging._srcfile, None
     logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
     try:
         yield handler.lines
     finally:
+        logging._srcfile = source
         root.removeHandler(handler)
         for logger, level in levels.items():
             logger.setLevel(level)

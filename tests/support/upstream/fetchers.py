@@ -12,7 +12,7 @@ from portal.domain.oauth import AuthorizationServer, Client
 from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.fetching import fetch
-from portal.upstream.mcp_client import McpClient
+from portal.upstream.mcp_client import UpstreamClient
 from portal.upstream.oauth_client import OAuthClient
 from portal.upstream.openid import OpenIdClient
 from tests.support.described import document
@@ -21,7 +21,7 @@ from tests.support.upstream.raw import Handler, RawServer, Seen, raw_server, rep
 HERE = OutboundPolicy(("127.0.0.0/8", "::1/128"))
 TIMEOUT = 20.0
 Fetcher = Callable[[Handler, float], str]
-_mcp = McpClient(HERE)
+_mcp = UpstreamClient(HERE)
 _oauth = OAuthClient(HERE)
 
 

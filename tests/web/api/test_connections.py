@@ -9,7 +9,7 @@ from sqlalchemy import delete, update
 
 from portal.domain.errors import Conflict
 from portal.domain.principals import OPERATOR
-from portal.domain.servers import KEPT, AuthType, OAuthFlow, Transport
+from portal.domain.servers import KEPT, AuthType, OAuthGrantType, Transport
 from portal.domain.upstream import HealthStatus
 from portal.services.upstreams import connection_test
 from portal.store.database import Database
@@ -423,7 +423,8 @@ def test_client_credentials_are_tried_before_they_are_saved(
     that was typed."""
     fields: Any = {
         "transport": Transport.HTTP, "url": recording_as.url, "auth_type": AuthType.OAUTH2,
-        "oauth2_flow": OAuthFlow.CLIENT_CREDENTIALS, "token_url": recording_as.endpoint("token"),
+        "oauth2_flow": OAuthGrantType.CLIENT_CREDENTIALS,
+        "token_url": recording_as.endpoint("token"),
         "credentials": {"client_id": "portal", "client_secret": "SECRET-typed"},
     }  # fmt: skip
     with database.session() as session:

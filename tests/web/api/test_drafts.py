@@ -137,7 +137,7 @@ def test_tmp_03_they_are_not_taken_to_another_host(client: As, write: Write) -> 
         assert sent.status_code == 200
         assert held(write, saved) == BODY["credentials"]
         with write() as session:
-            held_definitions.forget(session, saved)
+            held_definitions.delete_definition(session, saved)
 
 
 def test_tmp_05_and_06_it_lasts_300_seconds_and_the_same_id_begins_them_anew(

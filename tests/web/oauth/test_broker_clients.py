@@ -15,6 +15,7 @@ from tests.support.oauth.brokered import gateway_to, portal_on_a_port
 from tests.support.oauth.browsing import Arrival, HttpBrowser
 from tests.support.oauth.clients import CLIENT_REDIRECT, call_with_mcp_remote, call_with_sdk
 from tests.support.oauth_peers import ProtectedServer
+from tests.support.peers import TRUST
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def test_of_many_who_spend_a_code_at_once_one_gets_the_token(
         "client_id": "https://racing.example/client.json",
         "redirect_uri": CLIENT_REDIRECT,
     }
-    away = httpx2.get(f"{base}/authorize", params=asked, headers=headers, follow_redirects=False)
+    away = httpx2.get(
+        f"{base}/authorize", params=asked, headers=headers, follow_redirects=False, verify=TRUST
+    )
     with HttpBrowser() as browser:
         signing_in = browser.visit(f"{place.portal}/login")
         browser.submit(signing_in, "Sign in", email="ada@example.com", password=PASSWORD)
@@ -121,7 +124,9 @@ def test_of_many_who_spend_a_code_at_once_one_gets_the_token(
     }
 
     def spend(_: int) -> int:
-        return httpx2.post(f"{base}/token", data=form, headers=headers, timeout=30).status_code
+        return httpx2.post(
+            f"{base}/token", data=form, headers=headers, timeout=30, verify=TRUST
+        ).status_code
 
     with ThreadPoolExecutor(8) as pool:
         statuses = sorted(pool.map(spend, range(8)))

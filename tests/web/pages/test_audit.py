@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 from portal.domain.principals import OPERATOR
 from portal.services import audit
 from portal.services.access import users
-from portal.services.audit import trail
+from portal.services.audit import trail, verification
 from portal.services.servers import crud
 from portal.store.database import Database
 from tests.conftest import NOTES, Client, Write
@@ -183,7 +183,7 @@ def test_what_the_walk_found_besides_faults_is_shown_after_verifying(
 ) -> None:
     ada = browser("ada")
     with write() as session:
-        audit.record(session, OPERATOR, trail.OLDER, "database", None)
+        audit.record(session, OPERATOR, verification.OLDER, "database", None)
     ada.send("/admin/audit", "/admin/audit/verify")
     for asking in (ada, browser("vera")):
         page = asking.open("/admin/audit")

@@ -177,7 +177,7 @@ def test_ui_30_the_scopes_are_those_that_were_granted(
     with write() as session:
         row = session.get(Server, saved(write))
         assert row is not None
-        tokens = token_store.opened(session, token_store.place_of(row, "ada"), held.sealed)
+        tokens = token_store.opened_tokens(session, token_store.place_of(row, "ada"), held.sealed)
         assert tokens is not None
         assert (tokens.access_token, tokens.client_id) == ("at-1", "typed-id")
 

@@ -96,11 +96,11 @@ def _compare(card: ServerCard, found: tuple[ToolView, ...]) -> None:
     if Action.SERVER_ACCEPT not in card.actions:
         return
     wires = [tool.wire for tool in found]
-    if not tool_changes.is_news(g.session, g.principal, card.server_id, wires):
+    if not tool_changes.has_unknown_tools(g.session, g.principal, card.server_id, wires):
         return
     g.session.rollback()
     with database().session(writes=True) as own:
-        tool_changes.note(own, g.principal, card.server_id, card.version, wires)
+        tool_changes.note_tools(own, g.principal, card.server_id, card.version, wires)
         own.commit()
 
 

@@ -10,17 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from portal.app import create_app, open_database
 from portal.domain.errors import UpstreamFailure
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.servers.destinations import copy_of
 from portal.services.upstreams import connection_test
 from portal.services.upstreams.resolve import build, config_of
-from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Server
-from tests.conftest import KEYS, NOTES, Client, Write
+from tests.conftest import KEYS, NOTES, Client, Portal, Write
 from tests.support.factories import PASSWORD
 from tests.support.html import filled, parse
 from tests.support.server_forms import NEW, form_of
@@ -218,29 +216,27 @@ def test_only_who_may_save_it_may_test_it(signed_in: Callable[[str], Client], be
     assert bell.rings == bell.on_record() == []
 
 
+NO_SANDBOX = {"enable_stdio": True, "stdio_user": "no-such-user"}
+
+
 @pytest.fixture
-def without_sandbox(settings: Settings, portal: object) -> Iterator[Client]:
+def without_sandbox(portal_with: Callable[..., Portal]) -> Client:
     """Ada at a portal in which stdio is on, and no sandbox can be made for want of a user."""
-    allowing = settings.model_copy(update={"enable_stdio": True, "stdio_user": "no-such-user"})
-    own = open_database(allowing)
-    yield Client(create_app(allowing, database=own).test_client(), {"X-API-Key": KEYS["ada"]})
-    own.engine.dispose()
+    app = portal_with(**NO_SANDBOX).app
+    return Client(app.test_client(), {"X-API-Key": KEYS["ada"]})
 
 
 @pytest.fixture
-def without_sandbox_page(settings: Settings, portal: object) -> Iterator[Client]:
+def without_sandbox_page(portal_with: Callable[..., Portal]) -> Client:
     """Ada signed in there."""
-    allowing = settings.model_copy(update={"enable_stdio": True, "stdio_user": "no-such-user"})
-    own = open_database(allowing)
-    browser = create_app(allowing, database=own).test_client()
+    browser = portal_with(**NO_SANDBOX).app.test_client()
     token = parse(browser.get("/login")).select_one("input[name=csrf_token]")
     assert token
     browser.post(
         "/login",
         data={"email": "ada@example.com", "password": PASSWORD, "csrf_token": token["value"]},
     )
-    yield Client(browser, {})
-    own.engine.dispose()
+    return Client(browser, {})
 
 
 def test_without_a_sandbox_commands_are_refused_with_the_reason(
