@@ -20,7 +20,7 @@ from portal.gateway.messages import (
     Message,
 )
 from portal.gateway.requests import Asked
-from portal.services.gateway.route import Route
+from portal.services.gateway.route import OpenRoute
 from portal.upstream.answering import FORWARDED, OPENINGS, Answered, Question
 
 LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26")
@@ -70,7 +70,7 @@ def early_reply(asked: Asked, message: Message) -> Reply | None:
     return None
 
 
-def question_of(message: Message, route: Route) -> Question:
+def question_of(message: Message, route: OpenRoute) -> Question:
     """Return what the server is asked."""
     params = _params(message)
     if not message.is_call:
@@ -86,7 +86,7 @@ def question_of(message: Message, route: Route) -> Question:
     return Question(message.method, {**params, "name": message.name}, None if is_own else choose)
 
 
-def reply_of(message: Message, answered: Answered, route: Route) -> Reply:
+def reply_of(message: Message, answered: Answered, route: OpenRoute) -> Reply:
     """Return the reply with the server's result or error."""
     if answered.error is not None:
         return _error(message, answered.error)
@@ -146,7 +146,7 @@ def _method_not_found(message: Message) -> Reply:
     return errors.protocol_error(message, status, METHOD_NOT_FOUND, "Method not found")
 
 
-def _opening(message: Message, told: Mapping[str, Any], route: Route) -> dict[str, Any]:
+def _opening(message: Message, told: Mapping[str, Any], route: OpenRoute) -> dict[str, Any]:
     """Return the result of `initialize` or `server/discover`."""
     server = told.get("serverInfo") or {"name": route.name, "version": ""}
     result: dict[str, Any] = {"capabilities": told["capabilities"]}

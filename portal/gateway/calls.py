@@ -24,9 +24,9 @@ from portal.domain.principals import OPERATOR
 from portal.gateway.identity import Found, Sessions
 from portal.gateway.messages import shown
 from portal.gateway.relay import EVENTS, Exchange
-from portal.services.audit.call_batches import Batch
+from portal.services.audit.call_batches import CallBatch
 from portal.services.gateway import calls
-from portal.services.gateway.calls import Call, Caller, Outcome, Use
+from portal.services.gateway.calls import Call, Caller, CallOutcome, Use
 from portal.telemetry import metrics
 
 log = logging.getLogger("portal.gateway")
@@ -56,7 +56,7 @@ class CallLog:
         self.is_strict = is_strict
         self._database = database
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="calls")
-        self._batch: Batch | None = None  # of the thread
+        self._batch: CallBatch | None = None  # of the thread
         self._unlogged = 0
         self._calls: list[Call] = []
         self._uses: dict[tuple[str, str | None, str | None, bool], Use] = {}
@@ -226,7 +226,7 @@ class Recording:
         self._is_done = True
         if self._is_logged:
             self._log.add(self._call(outcome, bytes_out))
-        elif self._method in _LISTS and outcome == Outcome.OK:
+        elif self._method in _LISTS and outcome == CallOutcome.OK:
             self._log.note(Use(self._at, self._caller, self._server_id, is_call=False))
 
     @property
@@ -256,10 +256,10 @@ class Recording:
     def _call(self, outcome: str, bytes_out: int) -> Call:
         message = self._exchange.message
         assert message is not None
-        if outcome not in tuple(Outcome):
-            outcome = Outcome.UPSTREAM_FAILED
-        if outcome == Outcome.OK and self._is_error():
-            outcome = Outcome.TOOL_ERROR
+        if outcome not in tuple(CallOutcome):
+            outcome = CallOutcome.UPSTREAM_FAILED
+        if outcome == CallOutcome.OK and self._is_error():
+            outcome = CallOutcome.TOOL_ERROR
         taken = timedelta(seconds=time.perf_counter() - self._began)
         return Call(
             at=self._at,
@@ -268,7 +268,7 @@ class Recording:
             server_id=self._server_id,
             method=message.method,
             tool=shown(message.name, 128) if _LOGGED[message.method] else None,
-            outcome=Outcome(outcome),
+            outcome=CallOutcome(outcome),
             bytes_in=self._bytes_in,
             bytes_out=bytes_out,
         )

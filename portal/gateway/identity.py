@@ -18,7 +18,7 @@ from portal.gateway.requests import Asked
 from portal.services import instance_settings
 from portal.services.access import principals
 from portal.services.gateway import route
-from portal.services.gateway.route import Missing, Route
+from portal.services.gateway.route import Missing, OpenRoute
 from portal.services.oauth_server import is_access_token, principal_of
 from portal.telemetry import metrics
 
@@ -41,7 +41,7 @@ class Found:
     """The caller, and their route to the server."""
 
     principal: Principal
-    route: Route
+    route: OpenRoute
 
 
 class Reception:

@@ -6,7 +6,7 @@ from typing import Any
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason
 from portal.gateway.spans import Arr, NotJson, Obj, Span, quoted, read_text, replaced
-from portal.services.gateway.route import Route, ToolNames
+from portal.services.gateway.route import OpenRoute, ToolNames
 
 MOST_BYTES = 10 * 1024 * 1024
 """Size limit of a message that must be complete before it is forwarded."""
@@ -15,12 +15,12 @@ _PRIVATE = quoted("private")
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
 
 
-def shapes_lists(route: Route) -> bool:
+def shapes_lists(route: OpenRoute) -> bool:
     """Return whether lists of tools must be changed for this route."""
     return _narrows(route) or bool(route.names.shown or route.names.described)
 
 
-def shaped(body: bytes, route: Route) -> bytes:
+def shaped(body: bytes, route: OpenRoute) -> bytes:
     """Return a message with the tools that the caller may see; other messages are unchanged.
 
     Raises `UpstreamFailure` if the message is not readable and the caller may not see all tools.
@@ -40,7 +40,7 @@ def shaped(body: bytes, route: Route) -> bytes:
     return replaced(text, edits).encode() if edits else body
 
 
-def shaped_tools(tools: Sequence[Mapping[str, Any]], route: Route) -> list[Mapping[str, Any]]:
+def shaped_tools(tools: Sequence[Mapping[str, Any]], route: OpenRoute) -> list[Mapping[str, Any]]:
     """Return the tools that the caller may see, with their names and descriptions from the
     catalog. `tools` are all tools of the server."""
     names = route.names.without({tool["name"] for tool in tools})
@@ -51,18 +51,18 @@ def shaped_tools(tools: Sequence[Mapping[str, Any]], route: Route) -> list[Mappi
     ]
 
 
-def _unread(body: bytes, route: Route) -> bytes:
+def _unread(body: bytes, route: OpenRoute) -> bytes:
     if _narrows(route):
         said = "The server sent an invalid list of tools."
         raise UpstreamFailure(said, reason=HealthReason.NOT_MCP)
     return body
 
 
-def _narrows(route: Route) -> bool:
+def _narrows(route: OpenRoute) -> bool:
     return route.limits.allow_list is not None or route.limits.permitted is not None
 
 
-def _edits(text: str, result: Obj, route: Route) -> Iterator[tuple[Span, str]]:
+def _edits(text: str, result: Obj, route: OpenRoute) -> Iterator[tuple[Span, str]]:
     lists = [span for span in result.spans("tools") if isinstance(span.value, Arr)]
     for span in lists:
         names = route.names.without({_name_of(tool) for tool in span.value.items})
@@ -113,7 +113,7 @@ class ShapedEvents:
     Text after the last complete event is omitted, because clients ignore an incomplete event.
     """
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: OpenRoute) -> None:
         self._route = route
         self._begun = b""
 

@@ -26,7 +26,7 @@ from portal.gateway.messages import (
 )
 from portal.gateway.requests import Asked
 from portal.gateway.sessions import Sessions
-from portal.services.gateway.route import Route
+from portal.services.gateway.route import OpenRoute
 from portal.upstream.answering import Answering, can_forward
 from portal.upstream.faults import Answer as HeadOfAnswer
 from portal.upstream.faults import Fault, fault_of_answer
@@ -84,7 +84,7 @@ class Exchange:
         self.client: Client | None = None
 
     @property
-    def _route(self) -> Route:
+    def _route(self) -> OpenRoute:
         return self._found.route
 
     async def run(self, body: bytes | None, way_back: WayBack) -> Reply | None:

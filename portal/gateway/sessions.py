@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from portal.gateway.messages import Client
-from portal.services.gateway.route import Route
+from portal.services.gateway.route import OpenRoute
 
 _NONCE = 12
 _UPSTREAM_ID = re.compile(r"[\x21-\x7e]{1,1024}\Z")
@@ -39,7 +39,7 @@ class Sessions:
         self._ciphers = {key_id.encode(): AESGCM(key) for key_id, key in keys.items()}
         self._newest = next(iter(self._ciphers))
 
-    def seal(self, upstream_id: str, route: Route, client: Client | None = None) -> str | None:
+    def seal(self, upstream_id: str, route: OpenRoute, client: Client | None = None) -> str | None:
         """Return the ID for the client, or None if `upstream_id` is not visible ASCII, as MCP
         requires."""
         if not _UPSTREAM_ID.match(upstream_id):
@@ -51,7 +51,7 @@ class Sessions:
         head = bytes([len(self._newest)]) + self._newest
         return base64.urlsafe_b64encode(head + nonce + sealed).decode().rstrip("=")
 
-    def open(self, sealed_id: str, route: Route) -> Opened | None:
+    def open(self, sealed_id: str, route: OpenRoute) -> Opened | None:
         """Return the contents, or None if this ID was not sealed for this route."""
         if len(sealed_id) > _LONGEST:
             return None
@@ -67,7 +67,7 @@ class Sessions:
         return Opened(upstream_id, client)
 
 
-def _bound_to(route: Route) -> bytes:
+def _bound_to(route: OpenRoute) -> bytes:
     """Return the associated data: each part, preceded by its length."""
     url = route.target.url if route.target else ""
     parts = [part.encode() for part in (route.server_id, route.incarnation, route.holder, url)]

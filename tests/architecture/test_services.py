@@ -91,11 +91,11 @@ ONES_OWN = {
     "credentials.connections.give_up": (
         "ends a flow that its browser brought back; nothing is given away"
     ),
-    "oauth_server.authorize.decline": (
+    "oauth_server.authorize.decline_app": (
         "ends a flow of the browser that asks, by one's own id; nothing is given away"
     ),
     "oauth_broker.consents.remove_own_app": "one's own rows, by one's own id",
-    "oauth_server.apps.remove_own_app": "one's own rows, by one's own id",
+    "oauth_server.apps.sign_out_app": "one's own rows, by one's own id",
     "credentials.self_service.list_own_keys_held": "one's own rows, by one's own id",
     "access.keys.sweep_keys": "deletes only what opens nothing any more",
     "access.users.get_self": "one's own",

@@ -19,7 +19,7 @@ from portal.domain.principals import OPERATOR
 from portal.gateway import calls
 from portal.services.audit import trail
 from portal.services.audit.trail import EventFilter
-from portal.services.gateway.calls import Outcome
+from portal.services.gateway.calls import CallOutcome
 from portal.store.call_tables import McpCall, McpUse
 from portal.store.database import Database
 from tests.conftest import KEYS, Portal, Write, make_settings, open_quickly
@@ -390,7 +390,7 @@ def test_a_graceful_stop_writes_what_waits(
         process.process.send_signal(signal.SIGTERM)
         process.process.wait(20)
         [row] = rows(database)
-        assert (row.tool, row.outcome) == ("add", Outcome.OK)
+        assert (row.tool, row.outcome) == ("add", CallOutcome.OK)
         with database.session() as session:
             sealed = session.scalar(text("select chained_at from mcp_call_batches"))
         assert sealed is not None

@@ -35,7 +35,7 @@ _COLUMNS = tuple(column for column in McpCall.__table__.columns if column.name !
 
 
 @dataclass(frozen=True)
-class Batch:
+class CallBatch:
     """A batch that is being written: its first calls, and the digest of them."""
 
     batch_id: str
@@ -49,13 +49,13 @@ class Batch:
         return not timedelta(0) <= now() - self.began_at < LASTS
 
 
-def add(session: Session, batch: Batch | None, rows: Sequence[dict[str, Any]]) -> Batch:
+def add(session: Session, batch: CallBatch | None, rows: Sequence[dict[str, Any]]) -> CallBatch:
     """Store calls in a batch, or in a new one; return the batch with these calls.
 
     Commit before using the result.
     """
     if batch is None:
-        batch = Batch(new_id(), now(), 0, hashlib.sha256())
+        batch = CallBatch(new_id(), now(), 0, hashlib.sha256())
         session.add(McpCallBatch(batch_id=batch.batch_id, began_at=batch.began_at))
         session.flush()
     numbered = [
@@ -65,10 +65,10 @@ def add(session: Session, batch: Batch | None, rows: Sequence[dict[str, Any]]) -
     session.execute(insert(McpCall), numbered)
     hashed = batch.hashed.copy()
     _feed(hashed, numbered)
-    return Batch(batch.batch_id, batch.began_at, batch.calls + len(rows), hashed)
+    return CallBatch(batch.batch_id, batch.began_at, batch.calls + len(rows), hashed)
 
 
-def seal(session: Session, principal: Principal, batch: Batch, *, unlogged: int = 0) -> None:
+def seal(session: Session, principal: Principal, batch: CallBatch, *, unlogged: int = 0) -> None:
     """Add the digest of a batch to the audit chain. `unlogged` counts calls that are not stored."""
     _seal(session, principal, batch, {"unlogged": unlogged} if unlogged else {})
 
@@ -81,7 +81,7 @@ def seal_abandoned(session: Session, principal: Principal) -> None:
     for row in session.scalars(query.with_for_update(skip_locked=True)).all():
         hashed = hashlib.sha256()
         calls = _feed(hashed, _stored(session, row.batch_id))
-        batch = Batch(row.batch_id, row.began_at, calls, hashed)
+        batch = CallBatch(row.batch_id, row.began_at, calls, hashed)
         _seal(session, principal, batch, {"late": True})
 
 
@@ -100,7 +100,7 @@ def forget_old(session: Session, principal: Principal) -> None:
     events.record(session, principal, EXPIRED, KIND, None, until=until.isoformat(), calls=calls)
 
 
-class Check:
+class BatchCheck:
     """Compares the stored calls with the digests in the chain, during one verification."""
 
     def __init__(self, session: Session) -> None:
@@ -158,7 +158,7 @@ class Check:
         return max(ends, default=datetime.min.replace(tzinfo=UTC))
 
 
-def _seal(session: Session, principal: Principal, batch: Batch, more: dict[str, Any]) -> None:
+def _seal(session: Session, principal: Principal, batch: CallBatch, more: dict[str, Any]) -> None:
     session.execute(
         update(McpCallBatch).where(McpCallBatch.batch_id == batch.batch_id).values(chained_at=now())
     )

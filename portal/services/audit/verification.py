@@ -190,7 +190,7 @@ class _Walk:
         self._keyed_since: datetime | None = None
         self._unkeyed: list[int] = []
         self._gaps = _Gaps()
-        self._calls = call_batches.Check(session)
+        self._calls = call_batches.BatchCheck(session)
 
     def result(self) -> Verification:
         """Verify the integrity of the audit log and return the result."""

@@ -13,7 +13,7 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.services.audit import call_batches
-from portal.services.audit.call_batches import Batch
+from portal.services.audit.call_batches import CallBatch
 from portal.services.servers import queries
 from portal.store.call_tables import McpUse
 from portal.store.models import Server, User, now
@@ -22,7 +22,7 @@ from portal.store.oauth_tables import AppGrant
 WAITS = timedelta(minutes=10)
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """What became of a call."""
 
     OK = "ok"
@@ -56,7 +56,7 @@ class Call:
     server_id: str
     method: str
     tool: str | None
-    outcome: Outcome
+    outcome: CallOutcome
     bytes_in: int
     bytes_out: int
 
@@ -81,7 +81,7 @@ class LastUse:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class ClientWait:
     """A page that waits for the caller's client since a time, and the last use of its server."""
 
     since: datetime
@@ -101,12 +101,12 @@ class Waiting:
 def log_calls(
     session: Session,
     principal: Principal,
-    batch: Batch | None,
+    batch: CallBatch | None,
     calls: Sequence[Call],
     *,
     unlogged: int = 0,
     ends: bool = False,
-) -> Batch | None:
+) -> CallBatch | None:
     """Store calls in a batch; return the batch for the next calls. Commit before using it.
 
     A batch that is over, or that `ends`, is added to the audit chain. `unlogged` counts calls that
@@ -134,10 +134,10 @@ def note_uses(session: Session, principal: Principal, uses: Iterable[Use]) -> No
 
 def wait_for_use(
     session: Session, principal: Principal, server_id: str, since: datetime | None
-) -> Waiting:
+) -> ClientWait:
     """Return whether the caller used a server since a time; without one, since now."""
     at = now()
-    return Waiting(min(since or at, at), _last_use(session, principal, server_id))
+    return ClientWait(min(since or at, at), _last_use(session, principal, server_id))
 
 
 def _last_use(session: Session, principal: Principal, server_id: str) -> LastUse | None:

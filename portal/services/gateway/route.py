@@ -67,7 +67,7 @@ class ToolNames:
 
 
 @dataclass(frozen=True)
-class Route:
+class OpenRoute:
     """The route of one request to a server. If `target` is None, `missing` or `failure` says why.
     `token` is the access token in the target, or empty."""
 
@@ -100,7 +100,7 @@ def open_route(
     headers: Passed = NOTHING,
     *,
     refused: str = "",
-) -> Route:
+) -> OpenRoute:
     """Return the caller's route to the server with this alias, name or ID.
 
     Those of `headers` that the server lists are forwarded. If the upstream `refused` an access
@@ -110,7 +110,7 @@ def open_route(
     """
     server = _found(session, principal, reference)
     row = server.row
-    route = Route(
+    route = OpenRoute(
         server_id=row.server_id,
         incarnation=row.incarnation,
         prefix=prefix_of(row),
@@ -139,7 +139,7 @@ def open_route(
         return replace(route, failure=failure)
 
 
-def note_refused(session: Session, principal: Principal, route: Route) -> Missing:
+def note_refused(session: Session, principal: Principal, route: OpenRoute) -> Missing:
     """Store that the server refused a new access token; return what the user must do.
 
     Ends the transaction.
@@ -151,7 +151,7 @@ def note_refused(session: Session, principal: Principal, route: Route) -> Missin
 
 
 def note_more_rights(
-    session: Session, principal: Principal, route: Route, scopes: tuple[str, ...]
+    session: Session, principal: Principal, route: OpenRoute, scopes: tuple[str, ...]
 ) -> Missing:
     """Store that the server requires more scopes than the token has; return what the user must do.
 
@@ -196,7 +196,7 @@ def _names(session: Session, server: ServerFacts) -> ToolNames:
     return ToolNames(shown, described)
 
 
-def _led(route: Route, found: AuthorizedTarget) -> Route:
+def _led(route: OpenRoute, found: AuthorizedTarget) -> OpenRoute:
     return replace(route, target=found.target, token=found.token)
 
 

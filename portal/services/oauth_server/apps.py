@@ -22,7 +22,7 @@ _OURS = "portal "
 _ALL = "All servers"
 
 
-def list_own_apps(session: Session, principal: Principal) -> list[AllowedApp]:
+def list_signed_in_apps(session: Session, principal: Principal) -> list[AllowedApp]:
     """Return the apps that the caller allowed, newest first.
 
     Servers and toolsets that the caller may no longer see are listed by ID.
@@ -31,7 +31,7 @@ def list_own_apps(session: Session, principal: Principal) -> list[AllowedApp]:
     return sorted(apps, key=lambda app: app.given_at, reverse=True)
 
 
-def remove_own_app(session: Session, principal: Principal, handle: str) -> None:
+def sign_out_app(session: Session, principal: Principal, handle: str) -> None:
     """Remove an app, so that it has to ask again. Raises `NotFound`.
 
     Tokens of the portal end at once. Those of an upstream do not: only the upstream can revoke

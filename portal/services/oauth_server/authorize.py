@@ -48,7 +48,7 @@ _OVER = "This request has expired or was started in another browser. Start again
 
 
 @dataclass(frozen=True)
-class Question:
+class AppQuestion:
     """The contents of the consent page. `claimed_name` is the app's own name for itself, `setup` is
     what the server needs from the user, and `is_allowed` is true after the user's consent."""
 
@@ -86,7 +86,7 @@ class Question:
         return not (self.missing or self.needs_key or self.needs_sign_in)
 
 
-def begin(
+def begin_app_sign_in(
     session: Session, principal: Principal, asked: AuthorizationRequest, *, browser: str
 ) -> str:
     """Start the flow of an authorization request; return its ID.
@@ -125,9 +125,9 @@ def begin(
     return flow_id
 
 
-def get_question(
+def get_app_question(
     session: Session, principal: Principal, flow_id: str, browser: str | None
-) -> Question:
+) -> AppQuestion:
     """Return the contents of the consent page.
 
     Raises `InvalidRequest` if the flow has ended, and `Forbidden` if the user can no longer use the
@@ -136,7 +136,7 @@ def get_question(
     return _question(session, principal, _peeked(session, principal, flow_id, browser))
 
 
-def decline(session: Session, principal: Principal, flow_id: str, browser: str | None) -> str:
+def decline_app(session: Session, principal: Principal, flow_id: str, browser: str | None) -> str:
     """End the flow; return the URL that tells the app about the refusal (RFC 6749, 4.1.2.1)."""
     flow = _peeked(session, principal, flow_id, browser)
     _take(session, flow, browser)
@@ -243,7 +243,7 @@ def _take(session: Session, flow: Flow, browser: str | None) -> None:
         raise InvalidRequest(_OVER)
 
 
-def _question(session: Session, principal: Principal, flow: Flow) -> Question:
+def _question(session: Session, principal: Principal, flow: Flow) -> AppQuestion:
     begun = flow.contents
     check_redirect(session, begun["redirect_uri"])
     of = Resource(begun["server_id"], begun["toolset_id"])
@@ -253,7 +253,7 @@ def _question(session: Session, principal: Principal, flow: Flow) -> Question:
         said = {"error": "access_denied", "error_description": error.message}
         raise type(error)(error.message, back=_to_app(session, begun, said)) from None
     setup = get_setup(session, principal, of.server_id) if of.server_id else None
-    return Question(
+    return AppQuestion(
         flow_id=flow.flow_id,
         client_id=begun["client_id"],
         claimed_name=begun["name"],

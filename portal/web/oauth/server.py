@@ -14,7 +14,7 @@ from portal.services.credentials import connections
 from portal.services.oauth_broker.byok import is_issued
 from portal.services.oauth_server import authorize as authorizing
 from portal.services.oauth_server import token_endpoint
-from portal.services.oauth_server.authorize import Question
+from portal.services.oauth_server.authorize import AppQuestion
 from portal.web.context import also_writes, commit_now
 from portal.web.errors import status_of
 from portal.web.limits import EXCHANGE, TRY_UPSTREAM, limiter
@@ -37,7 +37,7 @@ def authorize() -> Response:
     browser = new_or_bound_browser()
     asked = AuthorizationRequest(**parameters(request.args, AuthorizationRequest))
     try:
-        flow_id = authorizing.begin(g.session, g.principal, asked, browser=browser)
+        flow_id = authorizing.begin_app_sign_in(g.session, g.principal, asked, browser=browser)
     except (Forbidden, InvalidRequest) as error:
         return _refused(error)
     return bind(_private(see_other(_page_of(flow_id))), browser)
@@ -48,7 +48,7 @@ def authorize() -> Response:
 def question(flow_id: str) -> Response:
     """Show the consent page, or redirect to the app if nothing is missing."""
     try:
-        asked = authorizing.get_question(g.session, g.principal, flow_id, bound_browser())
+        asked = authorizing.get_app_question(g.session, g.principal, flow_id, bound_browser())
         if asked.is_allowed and asked.is_complete:
             return _back(authorizing.finish(g.session, g.principal, flow_id, bound_browser()))
     except Forbidden as error:
@@ -63,9 +63,9 @@ def decide(flow_id: str) -> Response:
     browser = bound_browser()
     try:
         if request.form.get("decision") != "allow":
-            return _back(authorizing.decline(g.session, g.principal, flow_id, browser))
+            return _back(authorizing.decline_app(g.session, g.principal, flow_id, browser))
         problem = _allowed(flow_id, browser)
-        asked = authorizing.get_question(g.session, g.principal, flow_id, browser)
+        asked = authorizing.get_app_question(g.session, g.principal, flow_id, browser)
     except Forbidden as error:
         return _refused(error)
     if problem is not None:
@@ -116,7 +116,7 @@ def _allowed(flow_id: str, browser: str | None) -> dict[str, list[str]] | None:
     return None
 
 
-def _to_provider(asked: Question) -> Response:
+def _to_provider(asked: AppQuestion) -> Response:
     """Redirect to the server's own sign-in, which returns to the consent page."""
     assert asked.setup is not None
     browser = new_or_bound_browser()
@@ -135,7 +135,7 @@ def _to_provider(asked: Question) -> Response:
     return bind(_private(onward(departure.url, f"Continue to {departure.host}", message)), browser)
 
 
-def _page(asked: Question, *, status: int = 200, **context: Any) -> Response:
+def _page(asked: AppQuestion, *, status: int = 200, **context: Any) -> Response:
     response = page("oauth/allow.html", status=status, question=asked, **context)
     response.headers["Content-Security-Policy"] = policy(
         form_action=form_target(asked.redirect_uri)

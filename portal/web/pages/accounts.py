@@ -112,7 +112,7 @@ def profile() -> Response:
         sessions=mine,
         has_password=g.profile.has_password,
         signs_in_with=g.profile.signs_in_with,
-        apps=apps.list_own_apps(g.session, g.principal),
+        apps=apps.list_signed_in_apps(g.session, g.principal),
     )
 
 
@@ -135,7 +135,7 @@ def end_other_sessions() -> Response:
 @bp.post("/profile/apps/remove")
 def remove_app() -> Response:
     """Remove the user's consent for an app, so that the app must ask again."""
-    apps.remove_own_app(g.session, g.principal, request.form.get("app", ""))
+    apps.sign_out_app(g.session, g.principal, request.form.get("app", ""))
     flash("App removed. It must ask for your consent again.", "success")
     return see_other(url_for("accounts.profile"))
 

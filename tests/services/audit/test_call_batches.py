@@ -12,7 +12,7 @@ from portal.services.access import sessions, users
 from portal.services.audit import call_batches, trail
 from portal.services.audit.trail import EventFilter
 from portal.services.gateway import calls
-from portal.services.gateway.calls import Call, Caller, Outcome
+from portal.services.gateway.calls import Call, Caller, CallOutcome
 from portal.store.call_tables import McpCall, McpCallBatch
 from portal.store.database import Database
 from portal.store.models import now
@@ -28,7 +28,7 @@ def call(number: int = 0, **changes: Any) -> Call:
         "server_id": "id-notes",
         "method": "tools/call",
         "tool": "add",
-        "outcome": Outcome.OK,
+        "outcome": CallOutcome.OK,
         "bytes_in": 3_000_000_000,
         "bytes_out": 0,
     }
