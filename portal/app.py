@@ -141,7 +141,9 @@ def create_gateway(settings: Settings, database: Database) -> "Gateway":
     """Return the ASGI application for MCP clients; the database must be at head."""
     from portal.gateway.app import Gateway  # imported here: only its own process needs it
     from portal.gateway.identity import Reception
+    from portal.gateway.probes import Probes
     from portal.gateway.sessions import Sessions
+    from portal.store import schema
     from portal.upstream.relay import Relay
 
     vault = Vault(parse_key_ring(settings.encryption_keys.get_secret_value()))
@@ -150,4 +152,5 @@ def create_gateway(settings: Settings, database: Database) -> "Gateway":
         Reception(database, settings.trusted_proxies),
         Relay(OutboundPolicy(settings.private_upstreams)),
         Sessions(vault.keys_for("gateway session")),
+        Probes(lambda: schema.fault_of(database), shows_metrics=settings.metrics),
     )

@@ -88,7 +88,22 @@ def test_every_container_of_compose_is_hardened(compose: Any) -> None:
 def test_compose_trusts_its_proxy_and_nobody_else(compose: Any) -> None:
     services = compose["services"]
     address = services["proxy"]["networks"]["front"]["ipv4_address"]
-    assert services["web-1"]["environment"]["PORTAL_TRUSTED_PROXIES"] == f"{address}/32"
+    for name in ("web-1", "gateway-1"):
+        assert services[name]["environment"]["PORTAL_TRUSTED_PROXIES"] == f"{address}/32"
+
+
+def test_nginx_asks_the_services_of_compose_at_their_ports(compose: Any) -> None:
+    for name, port in (("members", 8000), ("gateways", 8001)):
+        text = (DEPLOY / "nginx" / f"{name}.conf").read_text()
+        asked = re.findall(r"^server ([\w-]+):(\d+) ", text, re.MULTILINE)
+        assert len(asked) == 2
+        for service, found in asked:
+            assert int(found) == port
+            command = compose["services"][service].get("command", ["--port", str(port)])
+            assert command[-2:] == ["--port", str(port)]
+            assert compose["services"]["proxy"]["depends_on"][service] == {
+                "condition": "service_healthy"
+            }
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
