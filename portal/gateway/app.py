@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from portal.domain import addresses
+from portal.domain import addresses, cross_origin
 from portal.domain.errors import (
     Forbidden,
     InvalidRequest,
@@ -85,7 +85,8 @@ class Gateway:
     ) -> None:
         self._public_url = settings.public_url
         self._own = (settings.public_url, settings.gateway_url or settings.public_url)
-        self._origins = frozenset(_origin(url) for url in self._own)
+        self._listed = frozenset(settings.gateway_origins)
+        self._origins = self._listed.union(_origin(url) for url in self._own)
         self._reception, self._relay, self._sessions = reception, relay, sessions
         self._probes, self._under_way = probes, UnderWay()
 
@@ -140,6 +141,11 @@ class Gateway:
         try:
             asked = read_request(scope, address)
             self._check(asked)
+            origin = asked.headers.get("origin", "")
+            if origin in self._listed:
+                if asked.is_preflight:
+                    return _preflight(asked, origin)
+                way_back.cors = cross_origin.answer_headers(origin)
             if asked.wants_page:
                 return Reply(302, headers={"location": self._page_of(asked)})
             if asked.method not in _METHODS:
@@ -213,12 +219,19 @@ class Gateway:
         return f"{self._public_url}/servers/{quote(asked.address.name, safe='')}/connect"
 
 
+def _preflight(asked: Asked, origin: str) -> Reply:
+    requested = asked.headers.get("access-control-request-headers", "")
+    headers = cross_origin.preflight_headers(origin, _METHODS, requested)
+    return Reply(HTTPStatus.NO_CONTENT, headers=headers, outcome="ok")
+
+
 class _WayBack:
     """Sends the response, with the headers that all responses have."""
 
     def __init__(self, send: Send, seen: _Seen) -> None:
         self._send = send
         self.seen = seen
+        self.cors: Mapping[str, str] = {}
         self.is_events = False
         self._tail = _EVENT_ENDS[0]
 
@@ -236,7 +249,7 @@ class _WayBack:
         """Send the head of the response."""
         self.seen.status = status
         self.is_events = headers.get("content-type") == EVENTS
-        told = {**headers, **_ALWAYS, "x-request-id": self.seen.id}
+        told = {**headers, **_ALWAYS, **self.cors, "x-request-id": self.seen.id}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 

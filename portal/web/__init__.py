@@ -27,7 +27,7 @@ def register(app: Flask, settings: Settings, database: Database) -> None:
     _register_probes(app, settings, database)
     pages.register(app)
     api_routes.register(app)
-    oauth.register(app)
+    oauth.register(app, settings)
     app.after_request(context.commit_or_undo)  # registered last, so it runs first
 
 
