@@ -123,7 +123,7 @@ docs: dev ## build the documentation as a website (FOLDER=var/docs); fails on br
 screenshots: dev packages ## take the screenshots of README and docs from the demo (FOLDER=docs/screenshots)
 	@$(BIN)/python -m tests.support.screenshots $(or $(FOLDER),docs/screenshots)
 
-cluster: dev peers ## run two web processes behind nginx, two workers, PostgreSQL and Redis, until Ctrl-C
+cluster: dev peers ## run two web processes and two gateways behind nginx, two workers, PostgreSQL and Redis, until Ctrl-C
 	@exec $(BIN)/python -m tests.support.cluster
 
 cluster-test: dev peers ## run the tests of the cluster

@@ -100,6 +100,7 @@ def behind_nginx(portal: Running, folder: Path) -> Iterator[int | None]:
     port = free_port()
     shutil.copy(_NGINX, folder)
     (folder / "members.conf").write_text(f"server 127.0.0.1:{portal.port};\n")
+    (folder / "gateways.conf").write_text("server 127.0.0.1:1;\n")  # nothing asks for one
     (folder / "listen.conf").write_text(f"listen 127.0.0.1:{port};\n")
     argv = [
         nginx,

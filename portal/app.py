@@ -143,8 +143,10 @@ def create_gateway(settings: Settings, database: Database) -> "Gateway":
     from portal.gateway.app import Gateway  # imported here: only its own process needs it
     from portal.gateway.calls import CallLog
     from portal.gateway.identity import Reception
+    from portal.gateway.probes import Probes
     from portal.gateway.relay import Upstreams
     from portal.gateway.sessions import Sessions
+    from portal.store import schema
     from portal.upstream.answering import Answering
     from portal.upstream.relay import Relay
 
@@ -157,4 +159,5 @@ def create_gateway(settings: Settings, database: Database) -> "Gateway":
         Upstreams(Relay(OutboundPolicy(settings.private_upstreams)), Answering(mcp)),
         Sessions(vault.keys_for("gateway session")),
         CallLog(database, is_strict=settings.call_log == "strict"),
+        Probes(lambda: schema.fault_of(database), shows_metrics=settings.metrics),
     )

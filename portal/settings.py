@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     gateway_url: str | None = Field(
         None, description="Gateway URL in registry entries and client snippets."
     )
+    gateway_origins: Words = Field(
+        (), description="Origins of web apps that may use the gateway from a browser."
+    )
     metrics: bool = Field(False, description="Enable /metrics, see docs/observability.md.")
     worker_metrics: str | None = Field(
         None,
@@ -164,7 +167,12 @@ class Settings(BaseSettings):
     cheap_hashing: bool = Field(False, description="Fast password hashes, for tests only.")
 
     @field_validator(
-        "trusted_proxies", "stdio_commands", "stdio_paths", "stdio_variables", mode="before"
+        "trusted_proxies",
+        "stdio_commands",
+        "stdio_paths",
+        "stdio_variables",
+        "gateway_origins",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -196,8 +204,8 @@ class Settings(BaseSettings):
     @classmethod
     def _named_once(cls, value: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
         names = [provider.name for provider in value]
-        if len(set(names)) < len(names) or "logout" in names:
-            raise ValueError("each provider needs a unique name, other than logout")
+        if len(set(names)) < len(names) or {"logout", "mcp"} & set(names):
+            raise ValueError("each provider needs a unique name, other than logout and mcp")
         return value
 
     @field_validator("trusted_proxies")
@@ -219,6 +227,16 @@ class Settings(BaseSettings):
     def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any(name.upper().startswith("PORTAL_") for name in value):
             raise ValueError("must not contain settings of the portal")
+        return value
+
+    @field_validator("gateway_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_is_origin(origin) for origin in value):
+            raise ValueError(
+                "must be a comma-separated list of origins as browsers send them, such as"
+                " https://app.example.com"
+            )
         return value
 
     @field_validator("public_url", "gateway_url")
@@ -353,6 +371,19 @@ def read_settings(environment: Mapping[str, str], **overrides: Any) -> Settings:
             for fault in error.errors(include_input=False, include_url=False)
         ]
         raise BadSettings("\n".join(dict.fromkeys(lines))) from None
+
+
+def _is_origin(text: str) -> bool:
+    """Return whether `text` is an origin in the form that browsers send, without default port."""
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", text):
+        return False
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    is_default = port == {"http": 80, "https": 443}.get(parts.scheme)
+    return bool(parts.hostname) and (port is None or not is_default) and not text.endswith(":")
 
 
 def _check_ranges(ranges: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from portal.domain import addresses
+from portal.domain import addresses, cross_origin
 from portal.domain.errors import (
     Forbidden,
     InvalidRequest,
@@ -28,11 +28,14 @@ from portal.domain.errors import (
     UnsupportedMediaType,
 )
 from portal.domain.gateway_addresses import Names, read_path
-from portal.gateway import errors
+from portal.gateway import errors, probes
 from portal.gateway.calls import CallLog, Recording
+from portal.gateway.draining import SECONDS_FOR_CALLS, Forwarding, UnderWay
 from portal.gateway.errors import Reply
 from portal.gateway.identity import Found, Reception
-from portal.gateway.relay import Exchange, Upstreams
+from portal.gateway.messages import LISTENS, BadMessage, Message, read_message
+from portal.gateway.probes import Probes
+from portal.gateway.relay import EVENTS, Exchange, Upstreams
 from portal.gateway.requests import Asked, read_request
 from portal.gateway.sessions import Sessions
 from portal.settings import Settings
@@ -52,8 +55,7 @@ _TEMPLATES = {
     Names.ALL: "/mcp",
 }
 _ALWAYS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-
-
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _NO_DATABASE = "The portal’s database is not available. Try again in a few seconds."
 
 
@@ -80,12 +82,20 @@ class Gateway:
         upstreams: Upstreams,
         sessions: Sessions,
         calls: CallLog,
+        probes: Probes,
     ) -> None:
         self._public_url = settings.public_url
         self._own = (settings.public_url, settings.gateway_url or settings.public_url)
-        self._origins = frozenset(_origin(url) for url in self._own)
+        self._listed = frozenset(settings.gateway_origins)
+        self._origins = self._listed.union(_origin(url) for url in self._own)
         self._reception, self._upstreams, self._sessions = reception, upstreams, sessions
         self._calls = calls
+        self._probes, self._under_way = probes, UnderWay()
+
+    def stop(self, *, seconds: float = SECONDS_FOR_CALLS) -> None:
+        """Prepare the end of the process: streams end now, and calls within `seconds`."""
+        self._probes.is_stopping = True
+        self._under_way.stop(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -128,7 +138,11 @@ class Gateway:
 
     async def _reply(self, scope: Scope, receive: Receive, way_back: "_WayBack") -> Reply | None:
         """Return the reply, or None if the response was streamed or the client disconnected."""
-        address = read_path(_path(scope))
+        path = _path(scope)
+        if path in probes.PATHS:
+            way_back.seen.template = path
+            return await self._probes.reply(scope["method"], path)
+        address = read_path(path)
         if address is None:
             return Reply(404)
         way_back.seen.template = _TEMPLATES[address.names]
@@ -136,6 +150,11 @@ class Gateway:
         try:
             asked = read_request(scope, address)
             self._check(asked)
+            origin = asked.headers.get("origin", "")
+            if origin in self._listed:
+                if asked.is_preflight:
+                    return _preflight(asked, origin)
+                way_back.cors = cross_origin.answer_headers(origin)
             if asked.wants_page:
                 return Reply(302, headers={"location": self._page_of(asked)})
             if asked.method not in _METHODS:
@@ -156,9 +175,42 @@ class Gateway:
         exchange = Exchange(asked, found, self._reception, self._upstreams, self._sessions)
         way_back.recording = Recording(self._calls, found, exchange, len(body or b""))
         try:
-            return await _unless_gone(receive, exchange.run(body, way_back), way_back.seen)
+            return await self._forward(receive, exchange, body, way_back)
+        except _Stopped:
+            return await _end_early(asked, body, way_back)
         finally:
             way_back.seen.facts |= exchange.facts
+
+    async def _forward(
+        self, receive: Receive, exchange: Exchange, body: bytes | None, way_back: "_WayBack"
+    ) -> Reply | None:
+        """Return the reply of `exchange`; cancel it if the client disconnects.
+
+        Raises `_Stopped` if the process stops meanwhile.
+        """
+
+        def stays_open() -> bool:
+            return body is None or exchange.facts.get("rpc") == LISTENS
+
+        work = asyncio.ensure_future(exchange.run(body, way_back))
+        going = asyncio.ensure_future(_gone(receive))
+        forwarding = Forwarding(work, stays_open)
+        self._under_way.add(forwarding)
+        try:
+            await asyncio.wait({work, going}, return_when=asyncio.FIRST_COMPLETED)
+            if forwarding.is_ended:
+                raise _Stopped
+            if work.done():
+                return work.result()
+            way_back.seen.facts["outcome"] = "cancelled"
+            return None
+        finally:
+            self._under_way.remove(forwarding)
+            going.cancel()
+            if not work.done():
+                work.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await work
 
     def _check(self, asked: Asked) -> None:
         host = asked.headers.get("host", "")
@@ -177,6 +229,12 @@ class Gateway:
         return f"{self._public_url}/servers/{quote(asked.address.name, safe='')}/connect"
 
 
+def _preflight(asked: Asked, origin: str) -> Reply:
+    requested = asked.headers.get("access-control-request-headers", "")
+    headers = cross_origin.preflight_headers(origin, _METHODS, requested)
+    return Reply(HTTPStatus.NO_CONTENT, headers=headers, outcome="ok")
+
+
 class _WayBack:
     """Sends the response, with the headers that all responses have."""
 
@@ -184,6 +242,9 @@ class _WayBack:
         self._send = send
         self.seen = seen
         self.recording: Recording | None = None
+        self.cors: Mapping[str, str] = {}
+        self.is_events = False
+        self._tail = _EVENT_ENDS[0]
 
     async def reply(self, reply: Reply) -> None:
         """Send a complete response."""
@@ -200,7 +261,8 @@ class _WayBack:
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the head of the response."""
         self.seen.status = status
-        told = {**headers, **_ALWAYS, "x-request-id": self.seen.id}
+        self.is_events = headers.get("content-type") == EVENTS
+        told = {**headers, **_ALWAYS, **self.cors, "x-request-id": self.seen.id}
         if self.recording is not None:
             self.recording.begin(told.get("content-type", ""))
             if self.recording.waits:
@@ -211,11 +273,17 @@ class _WayBack:
     async def send(self, piece: bytes, *, more: bool = True) -> None:
         """Send a piece of the body; without `more`, it is the last one."""
         self.seen.sent += len(piece)
+        self._tail = (self._tail + piece[-4:])[-4:]
         if self.recording is not None and piece:
             self.recording.feed(piece)
             if self.recording.waits and self.recording.is_answered:
                 await self.recording.settle("ok", self.seen.sent)
         await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    @property
+    def is_between_events(self) -> bool:
+        """Return whether the last event of the stream is complete, or there was none."""
+        return self._tail.endswith(_EVENT_ENDS)
 
     async def end(self) -> None:
         """End the response."""
@@ -234,24 +302,34 @@ class _Gone(Exception):
     """The client disconnected before its request was complete."""
 
 
-async def _unless_gone(
-    receive: Receive, serving: Coroutine[Any, Any, Reply | None], seen: _Seen
-) -> Reply | None:
-    """Return the result of `serving`; cancel it if the client disconnects."""
-    work = asyncio.ensure_future(serving)
-    going = asyncio.ensure_future(_gone(receive))
+class _Stopped(Exception):
+    """The process stops, and the request cannot continue."""
+
+
+async def _end_early(asked: Asked, body: bytes | None, way_back: _WayBack) -> Reply | None:
+    """End a request because the process stops; return the reply if nothing was sent.
+
+    A stream of events gets an error for the message, between two events, and ends. Other responses
+    remain incomplete, which clients notice.
+    """
+    way_back.seen.facts["outcome"] = "stopped"
+    message = _message_in(asked, body)
+    if not way_back.seen.status:
+        return errors.stopped(message)
+    if way_back.is_events:
+        way_back.stop()
+        if message is not None and message.id_text is not None and way_back.is_between_events:
+            told = errors.stopped(message).body
+            await way_back.send(b"event: message\ndata: " + told + b"\n\n")
+        await way_back.end()
+    return None
+
+
+def _message_in(asked: Asked, body: bytes | None) -> Message | None:
     try:
-        await asyncio.wait({work, going}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        seen.facts["outcome"] = "cancelled"
+        return None if body is None else read_message(body, asked.headers)
+    except BadMessage:
         return None
-    finally:
-        going.cancel()
-        if not work.done():
-            work.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await work
 
 
 async def _gone(receive: Receive) -> None:
@@ -316,4 +394,5 @@ def _tell(seen: _Seen) -> None:
         "principal": "nobody",
         **seen.facts,
     }
-    access.info("request", extra=told)
+    is_quiet = seen.template in probes.PATHS and seen.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    access.log(logging.DEBUG if is_quiet else logging.INFO, "request", extra=told)

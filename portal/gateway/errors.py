@@ -130,6 +130,20 @@ def protocol_error(
     return Reply(status, _of(message.id_text or "null", f'"error":{_json(error)}'), outcome=outcome)
 
 
+def stopped(message: Message | None) -> Reply:
+    """Return the response to a request, and to its `message` if it has one, that was running when
+    the process stopped."""
+    if message is not None and message.id_text is not None:
+        said = "The portal restarted before the server responded. The call may have had an effect."
+        if message.is_call:
+            return _tool_error(message, said, "stopped")
+        return _error(message, HTTPStatus.SERVICE_UNAVAILABLE, said, "stopped")
+    said = "The portal is restarting. Try again."
+    headers = {"retry-after": "1"}
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    return _problem(status, status, said, headers, outcome="stopped")
+
+
 def _tool_error(
     message: Message, text: str, outcome: str, meta: Mapping[str, object] | None = None
 ) -> Reply:

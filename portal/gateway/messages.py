@@ -11,6 +11,9 @@ from portal.gateway.spans import NotJson, Obj, Span, quoted, read_text, replaced
 MODERN = "2026-07-28"
 """The first revision without sessions, in which each request has its own envelope."""
 
+LISTENS = "subscriptions/listen"
+"""The method whose response stays open."""
+
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
@@ -44,7 +47,7 @@ KNOWN_METHODS = frozenset(
         "resources/templates/list",
         "resources/unsubscribe",
         "server/discover",
-        "subscriptions/listen",
+        LISTENS,
         "tasks/list",
         "tools/list",
     }

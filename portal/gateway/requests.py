@@ -48,6 +48,11 @@ class Asked:
         """Return whether a browser requests a page."""
         return self.method == "GET" and "text/html" in self.headers.get("accept", "")
 
+    @property
+    def is_preflight(self) -> bool:
+        """Return whether a browser asks which cross-origin requests are allowed."""
+        return self.method == "OPTIONS" and "access-control-request-method" in self.headers
+
 
 def read_request(scope: Mapping[str, Any], address: GatewayAddress) -> Asked:
     """Return the request of an ASGI scope.

@@ -77,9 +77,9 @@ class FrontBeside(Beside):
     def _serve(self) -> None:
         parent = os.getppid()
         telemetry.begin(self._settings)
-        database = open_database(self._settings)
-        application = Front(create_gateway(self._settings, database), Pages(self.pages))
-        server = uvicorn.Server(gateway.config_of(application))
+        ours = create_gateway(self._settings, open_database(self._settings))
+        config = gateway.config_of(Front(ours, Pages(self.pages)))
+        server = gateway.Server(config, ours)
         asyncio.run(_serve(server, self._listener, parent))
 
 

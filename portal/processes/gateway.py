@@ -1,5 +1,8 @@
 """The process of the gateway, which MCP clients connect to."""
 
+import signal
+import socket
+import sys
 from typing import Any
 
 import uvicorn
@@ -7,18 +10,22 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portal import telemetry
 from portal.app import create_gateway
+from portal.gateway.app import Gateway
 from portal.settings import Settings
 from portal.store.database import Database
 
 _KEEP_ALIVE = 15  # seconds; longer than proxies keep idle connections
-_GRACE = 20
+_GRACE = 20  # seconds; the gateway ends calls before
 _MOST_HEAD_BYTES = 64 * 1024
 
 
 def serve(settings: Settings, database: Database, *, host: str, port: int) -> None:
     """Serve until stopped; running calls can finish."""
+    for name in (signal.SIGTERM, signal.SIGINT):  # uvicorn sends the signal again when it is done
+        signal.signal(name, lambda *_: sys.exit(0))
     telemetry.begin(settings)
-    uvicorn.Server(config_of(create_gateway(settings, database), host=host, port=port)).run()
+    gateway = create_gateway(settings, database)
+    Server(config_of(gateway, host=host, port=port), gateway).run()
 
 
 def config_of(application: Any, **more: Any) -> uvicorn.Config:
@@ -36,6 +43,19 @@ def config_of(application: Any, **more: Any) -> uvicorn.Config:
         timeout_graceful_shutdown=_GRACE,
         **more,
     )
+
+
+class Server(uvicorn.Server):
+    """The server, which tells the gateway when it stops."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting connections, and wait for the ones that are open."""
+        self._gateway.stop()
+        await super().shutdown(sockets)
 
 
 class LimitedHeads(HttpToolsProtocol):

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from portal.resources import folder
+from portal.store.database import Database
 
 _MIGRATIONS = folder("migrations")
 _ADVISORY_LOCK = 7_204_917_001
@@ -45,6 +46,13 @@ def serves(engine: Engine) -> bool:
     """
     found = revision(engine)
     return is_at_head(engine) or (found is not None and not knows(found))
+
+
+def fault_of(database: Database) -> str | None:
+    """Return why this code cannot work with the database now, or None."""
+    if not database.answers():
+        return "not responding"
+    return None if serves(database.engine) else "schema is not up to date: run portal db upgrade"
 
 
 def revision(engine: Engine) -> str | None:

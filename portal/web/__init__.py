@@ -27,7 +27,7 @@ def register(app: Flask, settings: Settings, database: Database) -> None:
     _register_probes(app, settings, database)
     pages.register(app)
     api_routes.register(app)
-    oauth.register(app)
+    oauth.register(app, settings)
     app.after_request(context.commit_or_undo)  # registered last, so it runs first
 
 
@@ -38,13 +38,9 @@ def _register_probes(app: Flask, settings: Settings, database: Database) -> None
 
     @app.get("/readyz")
     def readyz() -> tuple[dict[str, str], int]:
-        if not database.answers():
-            return {"status": "unavailable", "database": "not responding"}, 503
-        if not schema.serves(database.engine):
-            return {
-                "status": "unavailable",
-                "database": "schema is not up to date: run portal db upgrade",
-            }, 503
+        fault = schema.fault_of(database)
+        if fault is not None:
+            return {"status": "unavailable", "database": fault}, 503
         told = {"status": "ok", "database": "ok"}
         if (there := limits.redis_is_there()) is not None:
             told["redis"] = "ok" if there else "unavailable: rate limits are counted per process"

@@ -37,6 +37,7 @@ def running() -> Iterator[Cluster]:
             PORTAL_SIGN_IN_PROVIDERS=json.dumps([corp]),
             PORTAL_BOOTSTRAP_API_KEY=ADMIN_KEY,
             PORTAL_CHEAP_HASHING="true",
+            PORTAL_METRICS="true",
         ) as started:
             yield started
 

@@ -30,19 +30,24 @@ Work = Callable[[Client], Any]
 
 @dataclass(frozen=True)
 class Running:
-    """A gateway that answers at `url`."""
+    """A gateway that answers at `url`. `stop` prepares its end, with seconds for its calls."""
 
     url: str
+    stop: Callable[[float], None]
 
     def at(self, name: str) -> str:
         """The address of one server."""
         return f"{self.url}/{name}/mcp"
 
+    def headers(self, as_: str | None) -> dict[str, str]:
+        """The headers of every request of somebody."""
+        return {"Accept": "application/json, text/event-stream", **_key(as_)}
+
     def ask(
         self, method: str, path: str, as_: str | None = None, **options: Any
     ) -> httpx2.Response:
         """Send one request as somebody; `headers` are added to those that say who asks."""
-        headers = {"Accept": "application/json, text/event-stream", **_key(as_)}
+        headers = self.headers(as_)
         headers |= options.pop("headers", {})
         return httpx2.request(
             method, f"{self.url}{path}", headers=headers, verify=TRUST, timeout=30, **options
@@ -85,8 +90,13 @@ def running(portal: Portal) -> Iterator[Running]:
     )
     server = uvicorn.Server(config)
     started = threading.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def stop(seconds: float) -> None:
+        loops[0].call_soon_threadsafe(lambda: app.stop(seconds=seconds))
 
     async def serving() -> None:
+        loops.append(asyncio.get_running_loop())
         work = asyncio.ensure_future(server.serve())
         while not server.started and not work.done():
             await asyncio.sleep(0.01)
@@ -97,7 +107,7 @@ def running(portal: Portal) -> Iterator[Running]:
     thread.start()
     assert started.wait(20)
     try:
-        yield Running(f"http://127.0.0.1:{port}")
+        yield Running(f"http://127.0.0.1:{port}", stop)
     finally:
         server.should_exit = True
         thread.join(20)

@@ -2,8 +2,10 @@
 
 from flask import Flask
 
+from portal.settings import Settings
 from portal.web.oauth import (
     broker,
+    browser_clients,
     byok,
     callback,
     connections,
@@ -14,7 +16,8 @@ from portal.web.oauth import (
 )
 
 
-def register(app: Flask) -> None:
+def register(app: Flask, settings: Settings) -> None:
     """Register the OAuth blueprints."""
+    browser_clients.init_app(app, settings)
     for module in (broker, byok, callback, connections, documents, server, sign_in, well_known):
         app.register_blueprint(module.bp)

@@ -88,7 +88,6 @@ def register_by_name(prefix: str) -> Response:
 
 def _document(document: dict[str, Any]) -> Response:
     response = Response(orjson.dumps(document), mimetype="application/json")
-    response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return response
 

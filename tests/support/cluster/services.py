@@ -85,17 +85,17 @@ def make_redis(folder: Path) -> tuple[Member, str]:
     return member, url
 
 
-def make_nginx(folder: Path, port: int, portals: list[int]) -> Served:
-    """An nginx, not started yet, before `portals`; its answers tell by `X-Served-By` which of them
-    it asked."""
+def make_nginx(folder: Path, port: int, portals: list[int], gateways: list[int]) -> Served:
+    """An nginx, not started yet, before `portals` and `gateways`; its answers tell by `X-Served-By`
+    which of them it asked."""
     if not _NGINX.exists():
         unavailable("nginx")
     home = folder / "nginx"
     home.mkdir()
     shutil.copy(_CONFIG, home)
-    (home / "members.conf").write_text(
-        "".join(f"server 127.0.0.1:{member} fail_timeout=2s;\n" for member in portals)
-    )
+    for name, ports in (("members.conf", portals), ("gateways.conf", gateways)):
+        lines = [f"server 127.0.0.1:{member} fail_timeout=2s;\n" for member in ports]
+        (home / name).write_text("".join(lines))
     (home / "listen.conf").write_text(
         f"listen 127.0.0.1:{port};\nadd_header X-Served-By $upstream_addr always;\n"
     )

@@ -1,4 +1,5 @@
-"""The cluster as a whole: two web processes behind nginx, two workers, PostgreSQL and Redis.
+"""The cluster as a whole: two web processes and two gateways behind nginx, two workers, PostgreSQL
+and Redis.
 
     with cluster() as c:
         c.url                            # nginx; c.web[0].url is one of the two behind it
@@ -35,6 +36,7 @@ class Cluster:
     url: str
     nginx: Served
     web: tuple[Served, Served]
+    gateways: tuple[Served, Served]
     workers: tuple[Member, Member]
     postgres: Postgres
     redis: Member
@@ -48,7 +50,7 @@ class Cluster:
     @property
     def members(self) -> tuple[Member, ...]:
         """All of them, what others depend on first."""
-        return (self.postgres, self.redis, *self.web, *self.workers, self.nginx)
+        return (self.postgres, self.redis, *self.web, *self.gateways, *self.workers, self.nginx)
 
     def portal(self, *arguments: str) -> Finished:
         """Run a command of the portal in the environment of its processes."""
@@ -76,10 +78,13 @@ def cluster(*, port: int | None = None, processes: int = 2, **settings: str) -> 
         port = port or free_port()
         environment = _environment(database_url, redis_url, f"http://127.0.0.1:{port}", settings)
         web = (_web(1, environment, processes), _web(2, environment, processes))
+        gateways = (_gateway(1, environment), _gateway(2, environment))
+        ports = [[member.port for member in members] for members in (web, gateways)]
         found = Cluster(
             url=f"http://127.0.0.1:{port}",
-            nginx=make_nginx(folder, port, [member.port for member in web]),
+            nginx=make_nginx(folder, port, *ports),
             web=web,
+            gateways=gateways,
             workers=(_worker(1, environment), _worker(2, environment)),
             postgres=postgres,
             redis=redis,
@@ -92,7 +97,7 @@ def cluster(*, port: int | None = None, processes: int = 2, **settings: str) -> 
         )
         upgraded = found.portal("db", "upgrade")
         assert upgraded.returncode == 0, upgraded.stderr
-        others = (*found.web, *found.workers, found.nginx)
+        others = (*found.web, *found.gateways, *found.workers, found.nginx)
         for member in others:  # all at once, as after a power cut
             running.callback(member.end)
             member.begin()
@@ -131,6 +136,15 @@ def _web(number: int, environment: dict[str, str], processes: int) -> Served:
         return accepts(port) and _answers(ready)
 
     return Served(f"web-{number}", argv, environment, is_ready, port=port, cwd=ROOT)
+
+
+def _gateway(number: int, environment: dict[str, str]) -> Served:
+    port = free_port()
+    argv = [*_PORTAL, "gateway", "--port", str(port)]
+    ready = f"http://127.0.0.1:{port}/readyz"
+    return Served(
+        f"gateway-{number}", argv, environment, lambda: _answers(ready), port=port, cwd=ROOT
+    )
 
 
 def _worker(number: int, environment: dict[str, str]) -> Member:

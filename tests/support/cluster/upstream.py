@@ -64,6 +64,7 @@ def _answer(message: dict[str, Any]) -> tuple[Any, int]:
             "serverInfo": {"name": "counting", "version": "1"},
         },
         "tools/list": {"tools": [_TOOL]},
+        "tools/call": {"content": [{"type": "text", "text": "said"}]},
     }  # fmt: skip
     found = results.get(message.get("method", ""))
     if found is None:
