@@ -194,8 +194,8 @@ class Settings(BaseSettings):
     @classmethod
     def _named_once(cls, value: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
         names = [provider.name for provider in value]
-        if len(set(names)) < len(names) or "logout" in names:
-            raise ValueError("each provider needs a unique name, other than logout")
+        if len(set(names)) < len(names) or {"logout", "mcp"} & set(names):
+            raise ValueError("each provider needs a unique name, other than logout and mcp")
         return value
 
     @field_validator("trusted_proxies")

@@ -145,6 +145,13 @@ NAME_RULE = "Use 1 to 64 letters, digits, “_” and “.” only."
 RESERVED_IDS = frozenset({"all-team-mcpservers", "all-proxy-mcpservers"})
 RESERVED_NAMES = frozenset({"mcp", "toolset"})
 """Prefixes of gateway URLs: `/mcp/{server}` and `/toolset/{toolset}/mcp`."""
+PORTAL_NAMES = frozenset(
+    ".well-known admin credentials keys login oauth playground profile servers static submissions"
+    " toolsets ui v0.1 v1".split()
+)
+"""First parts of the portal's own URLs, which new servers cannot have as a name. `docs` is not one
+of them: many servers have that name, and no URL of the gateway is among those of the portal's docs.
+"""
 STDIO_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
 CREDENTIAL_NAMES = frozenset(
     {
@@ -213,12 +220,17 @@ def normalized_name(value: str, field: str) -> str:
     return name
 
 
+def is_reserved(name: str) -> bool:
+    """Return whether new servers cannot have this name."""
+    return name.lower() in RESERVED_NAMES | PORTAL_NAMES
+
+
 def check_not_reserved(name: str, field: str) -> None:
-    """Raise `InvalidRequest` for a name that is a prefix of gateway URLs."""
-    if name.lower() in RESERVED_NAMES:
+    """Raise `InvalidRequest` for a name with which URLs of the gateway or the portal begin."""
+    if is_reserved(name):
+        whose = "gateway URLs" if name.lower() in RESERVED_NAMES else "the portal’s own URLs"
         said = (
-            f"The name {name} is reserved, since gateway URLs begin with /{name}. Choose another"
-            " name."
+            f"The name {name} is reserved, since {whose} begin with /{name}. Choose another name."
         )
         raise InvalidRequest(
             said, code="reserved_id" if field == "server_id" else "invalid_request", field=field
@@ -267,13 +279,14 @@ def check_url(value: str, field: str) -> None:
         )
 
 
-def check_server_id(server_id: str) -> None:
-    """Raise `InvalidRequest` for an invalid or reserved server ID."""
+def check_server_id(server_id: str, *, is_new: bool = True) -> None:
+    """Raise `InvalidRequest` for an ID that is invalid or, for a new server, a reserved name."""
     if server_id in RESERVED_IDS:
         raise InvalidRequest(
             f"The ID {server_id} is reserved.", code="reserved_id", field="server_id"
         )
-    check_not_reserved(server_id, "server_id")
+    if is_new:
+        check_not_reserved(server_id, "server_id")
     if not _SERVER_ID.fullmatch(server_id):
         raise InvalidRequest(
             "An ID must be 1 to 128 characters without spaces and slashes.", field="server_id"

@@ -55,7 +55,7 @@ def dashboard(filename: str = "") -> Response:
 def _checked(server_id: str) -> str:
     """Return the server ID or name if it is valid in a URL. Raises `NotFound`."""
     try:
-        check_server_id(server_id)
+        check_server_id(server_id, is_new=False)
     except InvalidRequest:
         raise NotFound("Server not found.") from None
     if server_id in (".", ".."):  # browsers remove these from a path and open another page

@@ -1,12 +1,16 @@
 """No server is called what addresses of the gateway begin with, whichever way the name comes."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import select, update
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from portal.domain.principals import OPERATOR
+from portal.domain.servers import PORTAL_NAMES, RESERVED_NAMES
 from portal.services.operations.bootstrap import apply_config
 from portal.store.models import Server
 from tests.conftest import NOTES, Client, Write
@@ -16,7 +20,7 @@ ROOT = "/v1/mcp/server"
 URL = "http://127.0.0.1:9/mcp"
 
 
-@pytest.mark.parametrize("name", ["mcp", "MCP", "toolset"])
+@pytest.mark.parametrize("name", ["mcp", "MCP", "toolset", "v1", "OAuth", "static"])
 @pytest.mark.parametrize(
     ("who", "method", "path", "fields"),
     [
@@ -53,13 +57,40 @@ def test_imported_and_configured_ones_are_refused_too(client: As, write: Write) 
     assert "name toolset is reserved" in refused
 
 
-def test_a_server_that_has_such_a_name_from_before_keeps_it(client: As, write: Write) -> None:
+@pytest.mark.parametrize("name", ["mcp", "v1"])
+def test_a_server_that_has_such_a_name_from_before_keeps_it(
+    client: As, write: Write, name: str
+) -> None:
     with write() as session:
-        session.execute(update(Server).values(server_name="mcp", alias="mcp"))
+        session.execute(update(Server).values(server_name=name, alias=name))
     answer = client("ada").put(
-        ROOT, {"server_id": NOTES, "server_name": "mcp", "description": "ours"}
+        ROOT, {"server_id": NOTES, "server_name": name, "description": "ours"}
     )
     assert answer.status_code in (200, 202), answer.get_json()
     assert (
         client("ada").put(ROOT, {"server_id": NOTES, "server_name": "toolset"}).status_code == 400
     )
+
+
+def first_parts(app: Flask) -> dict[str, set[str]]:
+    """The first parts of the portal's own paths, and what begins with them."""
+    found = defaultdict(set)
+    for rule in app.url_map.iter_rules():
+        first, *more = rule.rule.strip("/").split("/")
+        if more and not first.startswith("<"):
+            found[first].add(rule.rule)
+    return found
+
+
+def test_the_reserved_names_are_those_of_the_routes(app: Flask) -> None:
+    assert set(first_parts(app)) - RESERVED_NAMES - {"docs"} == PORTAL_NAMES
+
+
+@pytest.mark.parametrize("end", ["mcp", "authorize", "token", "register"])
+def test_a_server_called_docs_shares_no_address_with_the_portals_docs(app: Flask, end: str) -> None:
+    adapter = app.url_map.bind("127.0.0.1")
+    try:
+        rule, arguments = adapter.match(f"/docs/{end}", method="POST", return_rule=True)
+    except (MethodNotAllowed, NotFound):
+        return
+    assert arguments == {"prefix": "docs"}, rule

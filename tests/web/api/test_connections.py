@@ -41,7 +41,7 @@ def path(server_id: str, end: str = "") -> str:
 def server(write: Write) -> str:
     """An OAuth server that nobody asks in these tests."""
     with write() as session:
-        return make_server(session, "oauth", auth_type="oauth2", allow_all_keys=True)
+        return make_server(session, "signed", auth_type="oauth2", allow_all_keys=True)
 
 
 def test_uoc_01_a_token_is_stored(client: As, server: str) -> None:
@@ -152,7 +152,7 @@ def test_uoc_07_the_list_has_ones_own_tokens_only(client: As, write: Write, serv
         session.execute(update(UserCredential).values(expires_at=past))
     mel.post(f"/v1/mcp/server/{byok}/user-credential", {"credential": "SECRET-key"})
     (row,) = mel.get("/v1/mcp/user-credentials").get_json()
-    assert (row["server_id"], row["server_name"], row["alias"]) == (server, "oauth", "oauth")
+    assert (row["server_id"], row["server_name"], row["alias"]) == (server, "signed", "signed")
     assert (row["credential_type"], row["has_credential"], row["is_expired"]) == (
         "oauth2",
         True,

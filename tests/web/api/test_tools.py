@@ -105,15 +105,15 @@ def test_who_may_not_use_a_server_calls_nothing(client: As) -> None:
 
 def test_a_server_that_needs_a_sign_in_says_where(client: As, write: Write) -> None:
     with write() as session:
-        make_server(session, "oauth", auth_type="oauth2", allow_all_keys=True)
-    answer = client("otto").post(CALL, {"server_id": "oauth", "name": "x"})
+        make_server(session, "signed", auth_type="oauth2", allow_all_keys=True)
+    answer = client("otto").post(CALL, {"server_id": "signed", "name": "x"})
     detail = answer.get_json()["detail"]
     assert (answer.status_code, detail["error"], detail["server_id"]) == (
         401,
         "sign_in_needed",
-        "id-oauth",
+        "id-signed",
     )
-    assert detail["connect_url"] == "http://127.0.0.1:8000/credentials/id-oauth"
+    assert detail["connect_url"] == "http://127.0.0.1:8000/credentials/id-signed"
 
 
 def test_a_tool_permission_whose_server_is_gone_opens_nothing_else(

@@ -432,6 +432,10 @@ def test_no_token_and_no_secret_stands_in_the_database_in_the_clear(
             '[{"name": "x", "issuer": "https://i", "client_id": "c", "roles": {"g": "root"}}]',
             "PORTAL_SIGN_IN_PROVIDERS",
         ),
+        (
+            '[{"name": "mcp", "issuer": "https://i", "client_id": "c"}]',
+            "other than logout and mcp",  # /login/mcp is an address of the gateway
+        ),
     ],
 )
 def test_settings_that_cannot_be_used_stop_the_start(value: str, says: str) -> None:

@@ -7,6 +7,7 @@ from flask import Blueprint, Response, flash, g, request, url_for
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Conflict, Forbidden, PortalError, UpstreamFailure
+from portal.domain.servers import is_reserved
 from portal.domain.snippets import KEY_VARIABLE
 from portal.services.credentials import providers
 from portal.services.drafts.sign_in import Draft
@@ -41,7 +42,14 @@ def detail(server_id: str) -> Response:
     card = grid.get_card(g.session, g.principal, server_id)
     view = inspection.get_masked(g.session, g.principal, server_id)
     addresses = secret_moves.addresses_among(view.origins or {}, card.address)
-    return page("servers/overview.html", nav="servers", server=card, view=view, addresses=addresses)
+    return page(
+        "servers/overview.html",
+        nav="servers",
+        server=card,
+        view=view,
+        addresses=addresses,
+        reserved=[name for name in {card.name, card.alias or card.name} if is_reserved(name)],
+    )
 
 
 @bp.get("/<server_id>/connect")
