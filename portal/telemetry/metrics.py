@@ -137,16 +137,21 @@ def move(name: str, by: int) -> None:
 
 @contextmanager
 def shared_folder(*, wanted: bool) -> Iterator[None]:
-    """Provide a folder for the metrics of all processes, and delete it at the end."""
+    """Provide a folder for the metrics of all processes, and delete it at the end.
+
+    A forked process leaves the context, too, when it ends; it does not delete the folder.
+    """
     if not wanted:
         yield
         return
     folder = os.environ[_FOLDER] = tempfile.mkdtemp(prefix="portal-metrics-")
+    owner = os.getpid()
     try:
         yield
     finally:
-        del os.environ[_FOLDER]
-        shutil.rmtree(folder, ignore_errors=True)
+        if os.getpid() == owner:
+            del os.environ[_FOLDER]
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def forget_process(pid: int) -> None:

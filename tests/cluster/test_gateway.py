@@ -203,13 +203,13 @@ def test_a_killed_gateway_costs_only_what_it_was_forwarding(
     running: Cluster, write: Write, upstream: Upstream
 ) -> None:
     with write() as session:
-        make_server(session, "slow", url=upstream.url("slow"), allow_all_keys=True)
-    url = f"{running.url}/slow/mcp"
+        make_server(session, "waiting", url=upstream.url("waiting"), allow_all_keys=True)
+    url = f"{running.url}/waiting/mcp"
     doomed, other = running.gateways
     upstream.answers.clear()
     with ThreadPoolExecutor(8) as pool:
         under_way = [pool.submit(post, url, CALL) for _ in range(8)]
-        assert upstream.until(lambda: upstream.asked["slow", "tools/call"] == 8)
+        assert upstream.until(lambda: upstream.asked["waiting", "tools/call"] == 8)
         doomed.kill()
         upstream.answers.set()
         answers = [future.result() for future in under_way]
@@ -219,7 +219,7 @@ def test_a_killed_gateway_costs_only_what_it_was_forwarding(
         assert {answer.status_code for answer in lost} == {502}
         kept = [answer for answer in answers if answer.status_code == 200]
         assert {answer.headers["x-served-by"] for answer in kept} == {at(other)}
-        assert upstream.asked["slow", "tools/call"] == 8, "no call ran twice"
+        assert upstream.asked["waiting", "tools/call"] == 8, "no call ran twice"
         later = [post(url, CALL) for _ in range(8)]
         assert {answer.status_code for answer in later} == {200}
     finally:

@@ -30,10 +30,11 @@ Work = Callable[[Client], Any]
 
 @dataclass(frozen=True)
 class Running:
-    """A gateway that answers at `url`. `stop` prepares its end, with seconds for its calls."""
+    """A gateway that answers at `url`. `stop` prepares the end of one in this process, with seconds
+    for its calls."""
 
     url: str
-    stop: Callable[[float], None]
+    stop: Callable[[float], None] | None = None
 
     def at(self, name: str) -> str:
         """The address of one server."""

@@ -48,7 +48,7 @@ from tests.support.kept import remember
 HIDDEN = "id-hidden"
 BYOK = "id-byok"
 WAITING = "id-waiting"
-OAUTH = "id-oauth"
+OAUTH = "id-signed"
 GROUP = "tools"
 SPARE_KEY = "spare-key"
 TOOLSET = "id-adding"
@@ -205,7 +205,7 @@ def _add_targets(session: Session) -> dict[str, str]:
     make_server(session, "byok", auth_type="bearer_token", is_byok=True)
     make_server(
         session,
-        "oauth",
+        "signed",
         auth_type="oauth2",
         credentials={"client_id": "portal"},
         authorization_url=f"{NOBODY_LISTENS}/authorize",
