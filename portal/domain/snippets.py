@@ -1,7 +1,8 @@
 """Client configurations for a server: commands, files and one-click links.
 
-The formats follow each client's documentation (November 2026). None contains a key: commands read
-it from the environment, editors ask for it.
+The formats follow each client's documentation (November 2026). Each client can sign in with OAuth
+or send an API key. No configuration contains a key: commands read it from the environment, editors
+ask for it.
 """
 
 import base64
@@ -34,8 +35,51 @@ def endpoint(gateway: str, prefix: str) -> str:
     return f"{gateway.rstrip('/')}/{quote(prefix, safe='')}/mcp"
 
 
-def snippets(name: str, url: str) -> tuple[Snippet, ...]:
-    """Return the configuration of each client for the MCP endpoint `url` under `name`."""
+def sign_in_snippets(name: str, url: str) -> tuple[Snippet, ...]:
+    """Return the configuration of each client that signs in with OAuth, for the MCP endpoint `url`
+    under `name`."""
+    bridge = {"command": "npx", "args": ["-y", "mcp-remote", url]}
+    remote = {"url": url}
+    return (
+        Snippet(
+            "claude-code",
+            "Claude Code",
+            "Run this command in a terminal.",
+            f"claude mcp add --transport http {shlex.quote(name)} {shlex.quote(url)}",
+            "Type /mcp in Claude Code, select the server, and choose Authenticate.",
+        ),
+        Snippet(
+            "claude-desktop",
+            "Claude Desktop",
+            "Add this to claude_desktop_config.json (Settings, Developer, Edit Config). It requires"
+            " Node.js: the file supports only local commands, so a bridge connects to the URL.",
+            _json({"mcpServers": {name: bridge}}),
+            "Restart Claude Desktop. It opens the portal in your browser.",
+        ),
+        Snippet(
+            "cursor",
+            "Cursor",
+            "Add this to ~/.cursor/mcp.json.",
+            _json({"mcpServers": {name: remote}}),
+            "Settings, Tools & MCP shows the server. Choose Connect there.",
+            _cursor_link(name, remote),
+            "Install in Cursor",
+        ),
+        Snippet(
+            "vs-code",
+            "VS Code",
+            "Add this to .vscode/mcp.json.",
+            _json({"servers": {name: {"type": "http", "url": url}}}),
+            "Start the server with the command MCP: List Servers.",
+            _vs_code_link({"name": name, "type": "http", "url": url}),
+            "Install in VS Code",
+        ),
+    )
+
+
+def key_snippets(name: str, url: str) -> tuple[Snippet, ...]:
+    """Return the configuration of each client that sends an API key, for the MCP endpoint `url`
+    under `name`."""
     return (
         _claude_code(name, url),
         _claude_desktop(name, url),
@@ -45,10 +89,20 @@ def snippets(name: str, url: str) -> tuple[Snippet, ...]:
     )
 
 
+def _cursor_link(name: str, server: Mapping[str, Any]) -> str:
+    config = base64.b64encode(json.dumps(server, separators=(",", ":")).encode()).decode()
+    query = f"name={quote(name, safe='')}&config={quote(config, safe='')}"
+    return f"cursor://anysphere.cursor-deeplink/mcp/install?{query}"
+
+
+def _vs_code_link(server: Mapping[str, Any]) -> str:
+    return f"vscode:mcp/install?{quote(json.dumps(server, separators=(',', ':')), safe='')}"
+
+
 def _claude_code(name: str, url: str) -> Snippet:
     header = f'"Authorization: Bearer ${{{KEY_VARIABLE}}}"'
     return Snippet(
-        "claude-code",
+        "claude-code-key",
         "Claude Code",
         f"Set {KEY_VARIABLE} to your API key, then run this command in a terminal.",
         f"claude mcp add --transport http {shlex.quote(name)} {shlex.quote(url)} --header {header}",
@@ -60,7 +114,7 @@ def _claude_desktop(name: str, url: str) -> Snippet:
     arguments = ["-y", "mcp-remote", url, "--header", "Authorization:${AUTH_HEADER}"]
     server = {"command": "npx", "args": arguments, "env": {"AUTH_HEADER": "Bearer YOUR-API-KEY"}}
     return Snippet(
-        "claude-desktop",
+        "claude-desktop-key",
         "Claude Desktop",
         "The configuration file supports only local commands, so a bridge connects to the URL. It"
         " requires Node.js. Add this to claude_desktop_config.json (Settings, Developer, Edit"
@@ -72,17 +126,14 @@ def _claude_desktop(name: str, url: str) -> Snippet:
 
 def _cursor(name: str, url: str) -> Snippet:
     server = {"url": url, "headers": {"Authorization": f"Bearer ${{env:{KEY_VARIABLE}}}"}}
-    config = base64.b64encode(json.dumps(server, separators=(",", ":")).encode()).decode()
-    query = f"name={quote(name, safe='')}&config={quote(config, safe='')}"
-    link = f"cursor://anysphere.cursor-deeplink/mcp/install?{query}"
     return Snippet(
-        "cursor",
+        "cursor-key",
         "Cursor",
         f"Set {KEY_VARIABLE} to your API key in Cursor’s environment, and add this to"
         " ~/.cursor/mcp.json.",
         _json({"mcpServers": {name: server}}),
         "Settings, Tools & MCP shows the server with a green dot.",
-        link,
+        _cursor_link(name, server),
         "Install in Cursor",
     )
 
@@ -99,14 +150,13 @@ def _vs_code(name: str, url: str) -> Snippet:
         "url": url,
         "headers": {"Authorization": "Bearer ${input:portal-key}"},
     }
-    install = json.dumps({"name": name, **server, "inputs": [asks]}, separators=(",", ":"))
     return Snippet(
-        "vs-code",
+        "vs-code-key",
         "VS Code",
         "Add this to .vscode/mcp.json. VS Code asks for your API key once and stores it securely.",
         _json({"inputs": [asks], "servers": {name: server}}),
         "The command MCP: List Servers shows the server as running.",
-        f"vscode:mcp/install?{quote(install, safe='')}",
+        _vs_code_link({"name": name, **server, "inputs": [asks]}),
         "Install in VS Code",
     )
 

@@ -117,6 +117,7 @@ def serving(app: Flask, over: threading.Event) -> Iterator[str]:
         over.set()
         ending.set()
         # The loop looks after each connection: with this one at once, and not when it polls next.
-        socket.create_connection(("127.0.0.1", server.port)).close()
+        with contextlib.suppress(ConnectionRefusedError):  # it has just polled
+            socket.create_connection(("127.0.0.1", server.port)).close()
         thread.join()
         server.server_close()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.domain.snippets import endpoint, snippets
+from portal.domain.snippets import Snippet, endpoint, key_snippets, sign_in_snippets
 from portal.services.access import users
 from portal.services.gateway import calls
 from portal.services.gateway.calls import Caller, Use
@@ -27,24 +28,43 @@ URL = "https://gateway.example/github/mcp"
 
 
 def test_every_client_is_told_the_address_and_none_a_key() -> None:
-    found = {snippet.client: snippet for snippet in snippets("github", URL)}
-    assert list(found) == ["claude-code", "claude-desktop", "cursor", "vs-code", "curl"]
+    found = {snippet.client: snippet for snippet in key_snippets("github", URL)}
+    clients = ["claude-code-key", "claude-desktop-key", "cursor-key", "vs-code-key", "curl"]
+    assert list(found) == clients
     assert all(URL in snippet.text for snippet in found.values())
     expected = (
         f'claude mcp add --transport http github {URL} --header "Authorization: Bearer'
         ' ${PORTAL_KEY}"'
     )
-    assert found["claude-code"].text == expected
-    assert json.loads(found["cursor"].text)["mcpServers"]["github"]["url"] == URL
-    vs_code = json.loads(found["vs-code"].text)
+    assert found["claude-code-key"].text == expected
+    assert json.loads(found["cursor-key"].text)["mcpServers"]["github"]["url"] == URL
+    vs_code = json.loads(found["vs-code-key"].text)
     assert vs_code["inputs"][0]["password"] is True
     assert vs_code["servers"]["github"]["headers"]["Authorization"] == "Bearer ${input:portal-key}"
-    assert "mcp-remote" in json.loads(found["claude-desktop"].text)["mcpServers"]["github"]["args"]
+    desktop = json.loads(found["claude-desktop-key"].text)["mcpServers"]["github"]
+    assert "mcp-remote" in desktop["args"]
 
 
-def test_deep_links_carry_what_the_files_say() -> None:
+def test_clients_that_sign_in_need_the_address_alone() -> None:
+    found = {snippet.client: snippet for snippet in sign_in_snippets("github", URL)}
+    assert list(found) == ["claude-code", "claude-desktop", "cursor", "vs-code"]
+    assert found["claude-code"].text == f"claude mcp add --transport http github {URL}"
+    desktop = json.loads(found["claude-desktop"].text)["mcpServers"]["github"]
+    assert desktop == {"command": "npx", "args": ["-y", "mcp-remote", URL]}
+    assert json.loads(found["cursor"].text) == {"mcpServers": {"github": {"url": URL}}}
+    assert json.loads(found["vs-code"].text) == {
+        "servers": {"github": {"type": "http", "url": URL}}
+    }
+    for snippet in found.values():
+        assert not re.search("header|key|bearer", snippet.text, re.I)
+
+
+@pytest.mark.parametrize(("snippets", "end"), [(sign_in_snippets, ""), (key_snippets, "-key")])
+def test_deep_links_carry_what_the_files_say(
+    snippets: Callable[[str, str], tuple[Snippet, ...]], end: str
+) -> None:
     found = {snippet.client: snippet for snippet in snippets("git hub&x", URL)}
-    cursor = urlsplit(found["cursor"].link)
+    cursor = urlsplit(found[f"cursor{end}"].link)
     given = parse_qs(cursor.query)
     assert (cursor.scheme, cursor.netloc, cursor.path) == (
         "cursor",
@@ -53,22 +73,25 @@ def test_deep_links_carry_what_the_files_say() -> None:
     )
     assert given["name"] == ["git hub&x"]
     config = json.loads(base64.b64decode(given["config"][0]))
-    assert config == json.loads(found["cursor"].text)["mcpServers"]["git hub&x"]
-    link = found["vs-code"].link
+    assert config == json.loads(found[f"cursor{end}"].text)["mcpServers"]["git hub&x"]
+    link = found[f"vs-code{end}"].link
     assert link.startswith("vscode:mcp/install?")
-    assert json.loads(unquote(link.split("?", 1)[1]))["name"] == "git hub&x"
+    told = json.loads(unquote(link.split("?", 1)[1]))
+    name, inputs = told.pop("name"), told.pop("inputs", None)
+    file = json.loads(found[f"vs-code{end}"].text)
+    assert (name, told, inputs) == ("git hub&x", file["servers"]["git hub&x"], file.get("inputs"))
 
 
 def test_names_and_addresses_are_quoted() -> None:
     assert endpoint("https://g.example/", "a/b c") == "https://g.example/a%2Fb%20c/mcp"
-    command = snippets("x; rm -rf $HOME", "https://g.example/x/mcp")[0].text
+    command = key_snippets("x; rm -rf $HOME", "https://g.example/x/mcp")[0].text
     assert "'x; rm -rf $HOME'" in command
 
 
 def test_it_points_to_the_portals_own_address(browser: Browsing) -> None:
     page = browser("mel").open("/servers/id-notes/connect")
     assert "http://127.0.0.1:8000/notes/mcp" in text_of(page)
-    assert len(page.select('a[href^="cursor:"], a[href^="vscode:"]')) == 2
+    assert len(page.select('a[href^="cursor:"], a[href^="vscode:"]')) == 4
     assert page.select("[data-copy]")
 
 
