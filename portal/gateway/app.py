@@ -125,11 +125,13 @@ class Gateway:
             if seen.status:
                 raise
             await way_back.reply(errors.refusal(error))
+        except _Incomplete:
+            pass  # the server closes the connection, so the client sees an incomplete response
         except Exception as error:
             at = " < ".join(logs.code_places(error))
             log.error("unexpected %s in request %s at %s", type(error).__name__, seen.id, at)
             if seen.status:
-                raise  # the server closes the connection, so the client sees an incomplete response
+                raise
             await way_back.reply(errors.unexpected(seen.id))
         finally:
             way_back.stop()
@@ -291,6 +293,21 @@ class _WayBack:
             await self.recording.settle("ok", self.seen.sent)
         await self.send(b"", more=False)
 
+    async def break_off(self, message: Message | None, reply: Reply) -> None:
+        """End a response that has begun with `reply` to `message` instead of the rest.
+
+        A stream of events gets it as an event, between two events, and ends. Raises `_Incomplete`
+        for other responses.
+        """
+        self.seen.facts["outcome"] = reply.outcome
+        if self.recording is not None:
+            self.recording.end(reply.outcome, self.seen.sent)
+        if not self.is_events:
+            raise _Incomplete
+        if message is not None and message.id_text is not None and self.is_between_events:
+            await self.send(b"event: message\ndata: " + reply.body + b"\n\n")
+        await self.end()
+
     def stop(self) -> None:
         """Log a request without a complete response."""
         if self.recording is not None:
@@ -302,26 +319,21 @@ class _Gone(Exception):
     """The client disconnected before its request was complete."""
 
 
+class _Incomplete(Exception):
+    """A response that has begun cannot be completed."""
+
+
 class _Stopped(Exception):
     """The process stops, and the request cannot continue."""
 
 
 async def _end_early(asked: Asked, body: bytes | None, way_back: _WayBack) -> Reply | None:
-    """End a request because the process stops; return the reply if nothing was sent.
-
-    A stream of events gets an error for the message, between two events, and ends. Other responses
-    remain incomplete, which clients notice.
-    """
-    way_back.seen.facts["outcome"] = "stopped"
+    """End a request because the process stops; return the reply if nothing was sent."""
     message = _message_in(asked, body)
+    reply = errors.stopped(message)
     if not way_back.seen.status:
-        return errors.stopped(message)
-    if way_back.is_events:
-        way_back.stop()
-        if message is not None and message.id_text is not None and way_back.is_between_events:
-            told = errors.stopped(message).body
-            await way_back.send(b"event: message\ndata: " + told + b"\n\n")
-        await way_back.end()
+        return reply
+    await way_back.break_off(message, reply)
     return None
 
 

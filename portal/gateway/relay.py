@@ -57,6 +57,9 @@ class WayBack(Protocol):
     async def end(self) -> None:
         """End the response."""
 
+    async def break_off(self, message: Message | None, reply: Reply) -> None:
+        """End a response that has begun with `reply` to `message` instead of the rest."""
+
 
 @dataclass(frozen=True)
 class Upstreams:
@@ -225,8 +228,13 @@ class Exchange:
         events = ShapedEvents(self._route) if is_shaped else None
         stays_open = self._asked.method == "GET" or message.method == _LISTENS
         await way_back.begin(head.status, headers)
-        async for piece in answer.chunks(None if stays_open else self._target.timeout):
-            await way_back.send(piece if events is None else events.feed(piece))
+        try:
+            async for piece in answer.chunks(None if stays_open else self._target.timeout):
+                await way_back.send(piece if events is None else events.feed(piece))
+        except (Fault, UpstreamFailure) as error:
+            failure = error.as_failure() if isinstance(error, Fault) else error
+            await way_back.break_off(message, self._failed(message, failure))
+            return None
         await way_back.end()
         self.facts["outcome"] = "ok"
         return None

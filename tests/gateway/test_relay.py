@@ -1,15 +1,18 @@
 """What of an upstream's answer reaches the client, and what never does."""
 
+import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.conftest import KEYS, Write
 from tests.gateway.conftest import Running
 from tests.support.factories import make_server
-from tests.support.upstream.raw import RawServer, always, raw_server
+from tests.support.upstream.raw import RawServer, Seen, always, raw_server
 
 Upstream = Callable[..., RawServer]
 
@@ -24,6 +27,23 @@ def upstream(write: Write) -> Iterator[Upstream]:
             with write() as session:
                 make_server(session, "odd", url=server.url(), allow_all_keys=True)
             return server
+
+        yield answering
+
+
+@pytest.fixture
+def broken(write: Write) -> Iterator[Callable[[bytes], None]]:
+    """`broken(b"…")` makes a server `odd` that sends this and then closes the connection."""
+    with ExitStack() as stack:
+
+        def answering(start: bytes) -> None:
+            def send(connection: socket.socket, _request: Seen, _server: RawServer) -> None:
+                connection.sendall(start)
+                connection.shutdown(socket.SHUT_RDWR)
+
+            server = stack.enter_context(raw_server(send))
+            with write() as session:
+                make_server(session, "odd", url=server.url(), allow_all_keys=True)
 
         yield answering
 
@@ -101,3 +121,41 @@ def test_a_header_that_the_server_lists_goes_on_unless_it_holds_the_key(
     headers = server.seen[0].headers
     assert headers["x-own"] == "mine"
     assert not {"x-other", "cookie", "x-api-key"} & set(headers)
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+NOTE = b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"data":1}}\n\n'
+
+
+def chunk(text: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(text), text)
+
+
+def test_a_stream_that_breaks_between_events_ends_with_a_result_that_says_so(
+    gateway: Running, broken: Callable[[bytes], None]
+) -> None:
+    broken(EVENTS + chunk(NOTE))
+    answer = call(gateway)
+    data = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert len(data) == 2
+    told = json.loads(data[-1])
+    assert told["id"] == 1
+    assert told["result"]["isError"]
+
+
+def test_a_stream_that_breaks_within_an_event_ends_there(
+    gateway: Running, broken: Callable[[bytes], None]
+) -> None:
+    broken(EVENTS + chunk(NOTE) + chunk(b'data: {"jsonrpc":"2.0","id":1,"res'))
+    answer = call(gateway)
+    assert answer.text.count("data: ") == 2
+    assert answer.text.endswith('"res')
+
+
+def test_a_body_that_breaks_stays_incomplete_for_the_client(
+    gateway: Running, broken: Callable[[bytes], None]
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n"
+    broken(head + b'{"jsonrpc":"2.0",')
+    with pytest.raises(httpx2.RemoteProtocolError):
+        call(gateway)
