@@ -25,6 +25,7 @@ from portal.processes.front import FrontBeside, PeerOfFront
 from portal.services.access import sessions
 from portal.services.credentials import providers
 from portal.services.drafts import temporary_servers
+from portal.services.oauth_server import apps
 from portal.services.operations import binding, bootstrap, revocations
 from portal.services.tools import tool_changes
 from portal.services.upstreams import connection_test, health
@@ -141,6 +142,7 @@ def do_round(database: Database, *, tidies: bool) -> int:
                 sessions.sweep_sessions(session, OPERATOR)
                 temporary_servers.delete_expired_servers(session, OPERATOR)
                 providers.clean_up_tokens(session, OPERATOR)
+                apps.delete_expired_apps(session, OPERATOR)
                 health.forget_old_history(session, OPERATOR)
                 session.commit()
             with database.session() as session:

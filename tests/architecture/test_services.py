@@ -106,6 +106,7 @@ ONES_OWN = {
     "drafts.temporary_servers.delete_expired_servers": "deletes only what opens nothing any more",
     "access.sso.end_at_provider": "one's own session",
     "credentials.providers.clean_up_tokens": "deletes only what opens nothing any more",
+    "oauth_server.apps.delete_expired_apps": "deletes only what opens nothing any more",
     "access.teams.list_own_teams": "the teams one is in",
 }
 

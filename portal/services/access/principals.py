@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import Select, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -27,6 +27,7 @@ from portal.services.servers.grants import Holder, Holdings, few_servers, holdin
 from portal.store import watching
 from portal.store.database import read
 from portal.store.models import ApiKey, TeamMember, User, now
+from portal.store.oauth_tables import AppGrant
 
 _LAST_USED_STEP = timedelta(seconds=60)
 
@@ -373,7 +374,8 @@ def sign_out(session: Session, principal: Principal) -> None:
 
 
 def change_password(session: Session, principal: Principal, current: str, new: str) -> None:
-    """Set the caller's own password. Raises `InvalidInput` naming the field."""
+    """Set the caller's own password, and end the tokens of their apps. Raises `InvalidInput` naming
+    the field."""
     user = session.get(User, principal.user_id)
     if user is None or principal.key_id is not None:
         raise Unauthenticated("Sign in to continue.")
@@ -388,6 +390,7 @@ def change_password(session: Session, principal: Principal, current: str, new: s
     user.password_hash = hash_password(session, new, user, field="new_password")
     user.must_change_password = False
     known_sign_ins.forget_sign_ins(session, user.user_id)
+    session.execute(delete(AppGrant).where(AppGrant.user_id == user.user_id))
     audit.record(session, principal, "password changed", "user", user.user_id)
     session.flush()
 

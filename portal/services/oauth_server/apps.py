@@ -2,6 +2,7 @@
 and removing them."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, and_, case, delete, select, true
 from sqlalchemy.orm import Session
@@ -14,9 +15,10 @@ from portal.services.oauth_broker import consents
 from portal.services.oauth_broker.consents import AllowedApp
 from portal.services.oauth_client.flows import forget_flows
 from portal.services.oauth_server import families
+from portal.services.runtime import runtime_of
 from portal.services.servers import queries
 from portal.store.models import Server, Toolset, now
-from portal.store.oauth_tables import AppGrant
+from portal.store.oauth_tables import AppGrant, AppToken
 
 _OURS = "portal "
 _ALL = "All servers"
@@ -48,6 +50,14 @@ def sign_out_app(session: Session, principal: Principal, handle: str) -> None:
     audit.record(session, principal, "app removed", kind, of, client_id=grant.client_id)
     forget_flows(session, user_id=principal.user_id)  # one may hold a code of this app
     session.flush()
+
+
+def delete_expired_apps(session: Session, _principal: Principal) -> None:
+    """Delete expired tokens, and the grants of apps that must ask again."""
+    at = now()
+    longest = timedelta(hours=runtime_of(session).session_max_hours)
+    session.execute(delete(AppToken).where(AppToken.expires_at <= at))
+    session.execute(delete(AppGrant).where(AppGrant.given_at <= at - longest))
 
 
 def _own_grants(session: Session, principal: Principal) -> Iterator[AllowedApp]:

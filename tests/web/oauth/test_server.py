@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 
 from portal.domain.gateway_addresses import read_path
 from portal.domain.principals import Principal
+from portal.processes.web import do_round
 from portal.services.oauth_server import principal_of
 from portal.services.secrets.user_values import opened_values
 from portal.settings import Settings
@@ -330,6 +331,26 @@ def test_their_own_key_is_asked_for_on_the_same_page(
     back = mel.submit(page, "Allow", until=BACK, key="SECRET-key-of-mel")
     given = app_client.redeem(back.query["code"]).json()
     assert who(given["access_token"], "/own/mcp") is not None
+
+
+def test_the_worker_deletes_expired_tokens_and_grants_and_nothing_else(
+    mel: HttpBrowser, app_client: App, write: Write, database: Database, settings: Settings
+) -> None:
+    tokens(mel, app_client)
+    do_round(database, tidies=True)
+    with write() as session:
+        assert session.query(AppToken).count() == 2
+        access = session.query(AppToken).filter(AppToken.kind == "access")
+        access.update({AppToken.expires_at: now()})
+    do_round(database, tidies=True)
+    with write() as session:
+        assert [token.kind for token in session.query(AppToken)] == ["refresh"]
+        long_ago = now() - timedelta(hours=settings.session_max_hours)
+        session.query(AppGrant).update({AppGrant.given_at: long_ago})
+    do_round(database, tidies=True)
+    with write() as session:
+        assert session.query(AppGrant).count() == 0
+        assert session.query(AppToken).count() == 0
 
 
 def _let_the_moment_pass(write: Write) -> None:

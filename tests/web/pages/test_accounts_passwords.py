@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from tests.conftest import Client
+from portal.store.oauth_tables import AppGrant
+from tests.conftest import Client, Write
 from tests.support.factories import PASSWORD
 from tests.support.html import parse
 from tests.support.peers import bare_environment
@@ -32,6 +33,30 @@ def test_one_s_own_new_password(signed_in: As, weak: str) -> None:
     assert WEAK[weak] in parse(answer, 422).get_text()
     assert weak not in answer.get_data(as_text=True)
     assert signed_in("mel"), "the old one is still right"
+
+
+def test_one_s_own_new_password_ends_the_tokens_of_one_s_apps(signed_in: As, write: Write) -> None:
+    with write() as session:
+        for user_id in ("mel", "otto"):
+            session.add(
+                AppGrant(
+                    user_id=user_id,
+                    client_id="app",
+                    client_hash="0" * 64,
+                    redirect_uri="http://127.0.0.1/",
+                )
+            )
+    mel = signed_in("mel")
+    new = "an entirely different one"
+    form = {
+        "csrf_token": token_in(mel.get("/profile/password")),
+        "current_password": PASSWORD,
+        "new_password": new,
+        "repeat_password": new,
+    }
+    assert mel.ask("POST", "/profile/password", data=form).status_code == 303
+    with write() as session:
+        assert [grant.user_id for grant in session.query(AppGrant)] == ["otto"]
 
 
 @pytest.mark.parametrize("weak", WEAK)
