@@ -17,7 +17,7 @@ from tests.support.faults.site import IN_FULL, Site, children, is_alive, kill, u
 SEED = 20261127
 # Under `make test` once of each kind and two web processes more; moments are random, so that more
 # finds more.
-VICTIMS = ["web", "master", "worker", "web", "web"] * (4 if IN_FULL else 1)
+VICTIMS = ["web", "master", "worker", "front", "web"] * (4 if IN_FULL else 1)
 
 COPIES = 20 if IN_FULL else 4
 
@@ -47,6 +47,11 @@ def hurt(site: Site, victim: str) -> None:
             lambda: len(site.web_pids()) == len(before) and site.web_pids() != before,
             "another web process",
         )
+    elif victim == "front":
+        front = site.front_pid()
+        if front is not None:  # only in embedded mode
+            kill(front)
+            until(lambda: site.front_pid() not in (None, front), "the front is started again")
     elif victim == "master":
         orphans = children(site.processes["serve"].pid)
         kill(site.processes["serve"].pid)
