@@ -196,8 +196,9 @@ def test_metrics_are_those_of_all_processes_together(observed: Observed) -> None
 
 
 def test_unknown_methods_and_addresses_make_no_series_of_their_own(observed: Observed) -> None:
-    for n in range(3):
-        observed.ask(f"/nothing/{n}", method=f"ODD{n}")
+    for method in ("PROPFIND", "PURGE", "LINK"):
+        observed.ask(f"/nothing/{method}", method=method)
+    assert observed.ask("/nothing/4", method="ODD").status_code == 400
     assert observed.metric("portal_http_requests_total", method="OTHER", route="unknown") == 3
     assert "nothing" not in observed.ask("/metrics").text
 
