@@ -165,7 +165,7 @@ def sweep_sessions(session: Session, principal: Principal) -> None:
     sweep_flows(session)
     known_sign_ins.delete_unused_sign_ins(session)
     sweep_counts(session)
-    call_batches.seal_abandoned(session, principal)
+    call_batches.record_abandoned(session, principal)
     call_batches.forget_old(session, principal)
 
 

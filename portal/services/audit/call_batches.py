@@ -68,12 +68,14 @@ def add(session: Session, batch: CallBatch | None, rows: Sequence[dict[str, Any]
     return CallBatch(batch.batch_id, batch.began_at, batch.calls + len(rows), hashed)
 
 
-def seal(session: Session, principal: Principal, batch: CallBatch, *, unlogged: int = 0) -> None:
+def record_digest(
+    session: Session, principal: Principal, batch: CallBatch, *, unlogged: int = 0
+) -> None:
     """Add the digest of a batch to the audit chain. `unlogged` counts calls that are not stored."""
-    _seal(session, principal, batch, {"unlogged": unlogged} if unlogged else {})
+    _record(session, principal, batch, {"unlogged": unlogged} if unlogged else {})
 
 
-def seal_abandoned(session: Session, principal: Principal) -> None:
+def record_abandoned(session: Session, principal: Principal) -> None:
     """Seal the batches of processes that ended before they could do so."""
     query = select(McpCallBatch).where(
         McpCallBatch.chained_at.is_(None), McpCallBatch.began_at < now() - _ABANDONED_AFTER
@@ -82,7 +84,7 @@ def seal_abandoned(session: Session, principal: Principal) -> None:
         hashed = hashlib.sha256()
         calls = _feed(hashed, _stored(session, row.batch_id))
         batch = CallBatch(row.batch_id, row.began_at, calls, hashed)
-        _seal(session, principal, batch, {"late": True})
+        _record(session, principal, batch, {"late": True})
 
 
 def forget_old(session: Session, principal: Principal) -> None:
@@ -158,7 +160,7 @@ class BatchCheck:
         return max(ends, default=datetime.min.replace(tzinfo=UTC))
 
 
-def _seal(session: Session, principal: Principal, batch: CallBatch, more: dict[str, Any]) -> None:
+def _record(session: Session, principal: Principal, batch: CallBatch, more: dict[str, Any]) -> None:
     session.execute(
         update(McpCallBatch).where(McpCallBatch.batch_id == batch.batch_id).values(chained_at=now())
     )

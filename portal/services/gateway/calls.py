@@ -117,7 +117,7 @@ def log_calls(
         batch = call_batches.add(session, batch, [_row(call) for call in calls])
     if batch is None or not (ends or batch.is_over):
         return batch
-    call_batches.seal(session, principal, batch, unlogged=unlogged)
+    call_batches.record_digest(session, principal, batch, unlogged=unlogged)
     return None
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import select, text, update
 
 from portal.domain.principals import OPERATOR
 from portal.services.access import sessions, users
-from portal.services.audit import call_batches, trail
+from portal.services.audit import call_batches, trail, verification
 from portal.services.audit.trail import EventFilter
 from portal.services.gateway import calls
 from portal.services.gateway.calls import Call, Caller, CallOutcome
@@ -53,9 +53,9 @@ def log(database: Database) -> Log:
     return logging
 
 
-def verify(database: Database) -> trail.Verification:
+def verify(database: Database) -> verification.Verification:
     with database.session(writes=True) as session:
-        found = trail.verify(session, OPERATOR)
+        found = verification.verify(session, OPERATOR)
         session.commit()
         return found
 
