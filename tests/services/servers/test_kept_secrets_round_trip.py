@@ -363,12 +363,12 @@ def test_what_only_resembles_a_mask_is_a_value(tried: Tried) -> None:
     for number, value in enumerate(values):
         body = {
             **FULL,
-            "server_id": f"v{number}",
-            "server_name": f"v{number}",
+            "server_id": f"value{number}",
+            "server_name": f"value{number}",
             "static_headers": {"X-Key": value},
         }
         assert tried.ada.post(PATH, body).status_code == 201, value
-        assert tried.secrets(f"v{number}")[("static_headers", "X-Key")] == value
+        assert tried.secrets(f"value{number}")[("static_headers", "X-Key")] == value
 
 
 def test_clear_secrets_clears_fields_and_entries(tried: Tried) -> None:
