@@ -16,7 +16,7 @@ from tests.conftest import Write
 from tests.support.cluster.topology import Cluster
 from tests.support.cluster.upstream import upstreams
 from tests.support.factories import make_server
-from tests.support.peers import accepts
+from tests.support.peers import TRUST, accepts
 
 BY_ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
 
@@ -97,9 +97,9 @@ def test_a_request_that_is_under_way_is_answered_before_the_portal_ends(
             )  # no worker's turn
         found: list[httpx2.Response] = []
         url = f"{member.url}/v1/mcp/server/id-slow"
-        asking = threading.Thread(
-            target=lambda: found.append(httpx2.get(url, headers=BY_ADMIN, timeout=60))
-        )
+        client = httpx2.Client(headers=BY_ADMIN, timeout=60, verify=TRUST)
+        assert client.get(f"{member.url}/healthz").status_code == 200  # it is connected from here
+        asking = threading.Thread(target=lambda: found.append(client.get(url)))
         asking.start()
         assert upstream.until(lambda: upstream.asked["slow", "server/discover"] == 1)
         member.signal(signal.SIGTERM)
@@ -107,6 +107,7 @@ def test_a_request_that_is_under_way_is_answered_before_the_portal_ends(
         assert httpx2.get(f"{running.url}/v1/me", headers=BY_ADMIN, timeout=30).status_code == 200
         upstream.answers.set()
         asking.join(60)
+        client.close()
     assert found[0].status_code == 200
     assert member.stop() == 0
     member.start()
