@@ -14,7 +14,12 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.journeys.conftest import Portal, SignIn
-from tests.support.oauth.clients import CLIENT_REDIRECT, Browse, call_with_sdk
+from tests.support.oauth.clients import (
+    CLIENT_REDIRECT,
+    Browse,
+    call_with_mcp_remote,
+    call_with_sdk,
+)
 from tests.support.peers import NODE_MODULES, ROOT, bare_environment, unavailable
 
 PASSWORD = "a member's long password"
@@ -156,7 +161,7 @@ def sign_in_and_allow(page: Page, away: Away, who: str, value: str) -> None:
     expect(page.get_by_role("heading", name="Allow this app to use desk?")).to_be_visible()
     page.get_by_role("textbox", name="CORP_TOKEN").fill(value)
     page.get_by_role("button", name="Allow", exact=True).click()
-    page.wait_for_url(lambda url: urlsplit(url).path == "/callback")
+    page.wait_for_url(lambda url: urlsplit(url).path.endswith("/callback"))
     away.land(page.url)
 
 
@@ -184,6 +189,20 @@ def test_members_connect_a_client_and_enter_their_value_on_the_way(
         assert outcome["seen"]["x-corp-token"] == f"{who}-word"
         assert "authorization" not in outcome["seen"]
         expect(waiting.get_by_text("Client seen")).to_be_visible()
+
+
+def mcp_remote(url: str, browse: Browse) -> dict[str, Any]:
+    return {"seen": json.loads(call_with_mcp_remote(url, browse, tool="show_headers"))}
+
+
+def test_a_desktop_client_signs_in_through_a_bridge(
+    portal: Portal, desk: str, fresh: Callable[[], Page]
+) -> None:
+    """npm's mcp-remote, which waits for the browser itself."""
+    make_person(portal, "ute")
+    away = Away(mcp_remote, desk)
+    sign_in_and_allow(fresh(), away, "ute", "ute-word")
+    assert away.outcome()["seen"]["x-corp-token"] == "ute-word"
 
 
 def test_with_a_key_the_client_is_told_what_is_missing_and_where(
