@@ -16,7 +16,7 @@ from portal.store.database import Database
 
 _KEEP_ALIVE = 15  # seconds; longer than proxies keep idle connections
 _GRACE = 20  # seconds; the gateway ends calls before
-_MOST_HEAD_BYTES = 64 * 1024
+MOST_HEAD_BYTES = 64 * 1024
 
 
 def serve(settings: Settings, database: Database, *, host: str, port: int) -> None:
@@ -68,7 +68,7 @@ class LimitedHeads(HttpToolsProtocol):
         """Read a part of a request, or refuse it and close the connection."""
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and self._head_bytes > _MOST_HEAD_BYTES:
+        if self._is_in_head and self._head_bytes > MOST_HEAD_BYTES:
             self._refuse()
 
     def on_message_begin(self) -> None:

@@ -8,8 +8,12 @@ import pytest
 from portal import app
 from portal.cli.checks import network
 from portal.domain.openapi import limits as openapi_limits
+from portal.gateway import app as gateway_app
+from portal.gateway import calls, draining, lists
+from portal.processes import gateway
 from portal.services.catalog import import_documents
 from portal.upstream import (
+    answering,
     bodies,
     documents,
     guard,
@@ -40,7 +44,13 @@ def _rows() -> dict[str, str]:
 
 
 ROWS = _rows()
-HEADINGS = {"Limit", "What", "Limit of documents", "Limit of commands (stdio)"}
+HEADINGS = {
+    "Limit",
+    "What",
+    "Limit of documents",
+    "Limit of commands (stdio)",
+    "Limit of the gateway",
+}
 HELD = {
     "Content encodings": f"{bodies.MAX_ENCODINGS}: `{bodies.ACCEPT_ENCODING}`",
     "Bytes after the end of a gzip stream": "0",
@@ -107,6 +117,19 @@ HELD = {
     "Password sign-in attempts for one email address": web_limits.SIGN_IN_BY_EMAIL.replace(
         " per ", " in "
     ),
+    "A client's message": f"{in_words(gateway_app.MOST_BODY_BYTES)} | 413",
+    "A client's request line and headers": f"{in_words(gateway.MOST_HEAD_BYTES)} | 431",
+    "A list of tools that the gateway filters or renames, and one event with it": in_words(
+        lists.MOST_BYTES
+    ),
+    "Requests to one command (stdio) at the same time, in one process": str(
+        answering.MOST_COMMANDS
+    ),
+    "Requests to one server with HTTP+SSE or OpenAPI at the same time, in one process": str(
+        answering.MOST_REQUESTS
+    ),
+    "Calls that wait to be logged": f"{calls.MOST_WAITING:,}",
+    "Time for running calls after SIGTERM": f"{draining.SECONDS_FOR_CALLS:g} s",
     "A request line": "8,190 bytes | 414",
     "A header": "16,380 bytes | 431",
 }
