@@ -57,7 +57,10 @@ class Pages:
             await _say(send, HTTPStatus.BAD_REQUEST, "The headers are not text in UTF-8.")
         except (aiohttp.ClientError, OSError) as error:
             log.warning("the web processes did not respond (%s)", type(error).__name__)
-            said = "The portal is starting or stopping. Try again in a few seconds."
+            said = (
+                "The portal could not complete its response. If you sent a change, check whether it"
+                " was saved before you try again."
+            )
             await _say(send, HTTPStatus.SERVICE_UNAVAILABLE, said)
 
     async def aclose(self) -> None:
@@ -78,13 +81,18 @@ class Pages:
         if scope["query_string"] and b"?" not in target:
             target += b"?" + scope["query_string"]
         body = _Body(receive) if has_body else None
-        response = await self._opened().request(
-            method,
-            URL(f"http://pages{target.decode('latin-1')}", encoded=True),
-            headers=sent,
-            data=body,
-            allow_redirects=False,
-        )
+        try:
+            response = await self._opened().request(
+                method,
+                URL(f"http://pages{target.decode('latin-1')}", encoded=True),
+                headers=sent,
+                data=body,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, OSError):
+            if body is not None and body.is_given_up:
+                return
+            raise
         is_whole = False
         try:
             await _pass_back(response, scope, send)
@@ -116,6 +124,7 @@ class _Body(Payload):
         super().__init__(None, content_type="application/octet-stream")
         self._receive = receive
         self.is_sent = False
+        self.is_given_up = False
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Refuse: the body is not kept."""
@@ -133,6 +142,7 @@ class _Body(Payload):
         while not self.is_sent:
             message = await self._receive()
             if message["type"] == "http.disconnect":
+                self.is_given_up = True
                 raise ConnectionResetError("the client disconnected")
             if message.get("body"):
                 await writer.write(message["body"])

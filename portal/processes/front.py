@@ -61,7 +61,7 @@ class FrontBeside(Beside):
         variables[_HANDED_OVER] = f"{self._listener.fileno()} {self._folder}"
 
     def release(self) -> None:
-        """Close what the web processes have inherited and do not need."""
+        """Close the port that the other child processes have inherited and do not need."""
         self._listener.close()
 
     def end(self) -> None:

@@ -235,7 +235,7 @@ class _Master(Arbiter):  # type: ignore[misc]
         self._front = front
         self._worker = None
         if settings.embedded:
-            self._worker = Beside(WORKER, lambda: _work_beside(settings))
+            self._worker = Beside(WORKER, lambda: _work_beside(settings, front))
         super().__init__(app)
 
     def manage_workers(self) -> None:
@@ -255,7 +255,9 @@ class _Master(Arbiter):  # type: ignore[misc]
             self._worker.end()
 
 
-def _work_beside(settings: Settings) -> None:
+def _work_beside(settings: Settings, front: FrontBeside | None) -> None:
+    if front is not None:
+        front.release()  # otherwise a worker that outlives its master would keep the port
     work(settings, open_database(settings), once=False, parent=os.getppid())
 
 
