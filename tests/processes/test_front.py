@@ -20,7 +20,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from portal.gateway.pages import PEER
-from portal.processes import front
+from portal.processes import front, web
 from tests.journeys.conftest import API_KEY, Portal, started_portal
 from tests.support.faults.site import children, is_alive, kill, name_of, until
 from tests.support.peers import TRUST, bare_environment, free_port, run
@@ -224,3 +224,22 @@ def test_a_master_that_takes_over_keeps_the_port(tmp_path: Path, echo_server: st
         os.kill(new, signal.SIGTERM)
         until(lambda: not any(map(is_alive, [new, *mine])), "the processes of the new master end")
         assert list(Path(folder).iterdir()) == []
+
+
+def test_a_worker_that_outlives_its_master_does_not_keep_the_port(tmp_path: Path) -> None:
+    port = free_port()
+    with started_portal(tmp_path, port) as portal:
+        master = portal.process.pid
+        worker = until(
+            lambda: next((pid for pid in children(master) if name_of(pid) == web.WORKER), 0),
+            "the worker",
+        )
+        others = [pid for pid in children(master) if pid != worker]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            kill(master)
+            portal.process.process.wait()
+            until(lambda: not any(map(is_alive, others)), "the others end by themselves")
+            socket.create_server(("127.0.0.1", port)).close()
+        finally:
+            os.kill(worker, signal.SIGCONT)
